@@ -1,0 +1,1 @@
+//! Pure functions on IP packets: fragmentation, ICMP errors, hop limit, tunnel headers.
