@@ -12,9 +12,9 @@ pub mod state;
 
 pub mod route;
 
-pub mod snapshot;
-
 pub mod port;
+
+pub mod snapshot;
 
 pub mod worker;
 
