@@ -2,8 +2,11 @@
 //!
 //! Prefixes nest or are disjoint, so any set of them cuts the address space into consecutive
 //! ranges, each with one answer: that of the longest prefix that covers it. A lookup is then one
-//! step into an index over the leading bits and a binary search among the few ranges that begin
-//! with them. Building is a sort and a sweep, so a mirrored table can be rebuilt at every change.
+//! step into an index over slices of the address space and a binary search among the few ranges
+//! that touch the slice. Building is a sort and a sweep, a millisecond for ten thousand prefixes,
+//! so a mirrored table can be rebuilt whole at every change. (The poptrie crate was measured: it
+//! takes 0.13 s for ten thousand IPv4 and 0.48 s for as many IPv6 prefixes, and its insertion
+//! is linear in what is there.)
 
 /// An address as an unsigned number.
 pub(super) trait Key: Copy + Ord {
@@ -38,7 +41,7 @@ impl Key for u32 {
     }
 
     fn last_of(self, prefix_length: u8) -> Self {
-        self | Self::MAX.checked_shr(u32::from(prefix_length)).unwrap_or(0)
+        self | Self::MAX.checked_shr(prefix_length.into()).unwrap_or(0)
     }
 }
 
@@ -59,16 +62,20 @@ impl Key for u128 {
     }
 
     fn last_of(self, prefix_length: u8) -> Self {
-        self | Self::MAX.checked_shr(u32::from(prefix_length)).unwrap_or(0)
+        self | Self::MAX.checked_shr(prefix_length.into()).unwrap_or(0)
     }
 }
 
 /// The answer where no prefix matches.
 pub(super) const NO_MATCH: u32 = u32::MAX;
 
-/// Leading bits that the index looks at, at most: 4 MiB of index, reached with half a million
-/// ranges, that is with a full Internet table.
-const INDEX_BITS_MAXIMUM: u32 = 20;
+/// Slices of the index for each range, so that the search behind it is over a range or two where
+/// prefixes are spread evenly.
+const SLICES_PER_RANGE: u64 = 4;
+
+/// Slices of the index at most: 8 MiB of it, reached with half a million ranges, that is with a
+/// full Internet table.
+const SLICES_MAXIMUM: u64 = 1 << 21;
 
 /// One prefix and its answer.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +95,13 @@ pub(super) struct PrefixTable<K> {
     starts: Vec<K>,
     /// The answer of each range.
     values: Vec<u32>,
-    /// For each value of the leading bits, and one past the last, the range that holds the lowest
-    /// address which begins with them.
+    /// For each slice of the space, and the one past the last, the range that holds the slice's
+    /// lowest address. Slices divide the stretch from the second range's start to the last
+    /// range's: prefixes huddle together, all of IPv6's in an eighth of the space.
     index: Vec<u32>,
-    /// 64 less the number of leading bits.
+    /// Leading bits at which the first slice begins; what lies before belongs to it too.
+    origin: u64,
+    /// A slice is 2^shift leading values long; the last one reaches to the end.
     shift: u32,
 }
 
@@ -104,6 +114,7 @@ impl<K: Key> PrefixTable<K> {
             starts: vec![K::FIRST],
             values: vec![NO_MATCH],
             index: Vec::new(),
+            origin: 0,
             shift: 0,
         };
         table.sweep(&entries);
@@ -114,12 +125,18 @@ impl<K: Key> PrefixTable<K> {
     /// The answer for an address, [`NO_MATCH`] if there is none.
     #[inline]
     pub(super) fn lookup(&self, key: K) -> u32 {
-        let bucket = usize::try_from(key.leading() >> self.shift).unwrap_or(0);
-        let first = self.index[bucket] as usize;
-        let last = self.index[bucket + 1] as usize;
-        // The range at `first` begins at or before every address of the bucket.
+        let slice = key.leading().saturating_sub(self.origin) >> self.shift;
+        let slice = usize::try_from(slice).map_or(usize::MAX, |slice| slice.min(self.slices() - 1));
+        let first = self.index[slice] as usize;
+        let last = self.index[slice + 1] as usize;
+        // The range at `first` begins at or before every address of the slice.
         let further = self.starts[first + 1..=last].partition_point(|start| *start <= key);
         self.values[first + further]
+    }
+
+    /// Slices of the index.
+    fn slices(&self) -> usize {
+        self.index.len() - 1
     }
 
     /// Cuts the address space: `open` holds the prefixes that cover the sweep's position, the
@@ -156,14 +173,20 @@ impl<K: Key> PrefixTable<K> {
         }
     }
 
-    /// About as many buckets as ranges: the search behind the index stays within a cache line or
-    /// two wherever prefixes are spread evenly.
+    /// Cuts the stretch in which ranges begin into slices.
     fn build_index(&mut self) {
-        let bits = self.starts.len().ilog2().clamp(1, INDEX_BITS_MAXIMUM);
-        self.shift = 64 - bits;
+        let leading = |start: Option<&K>| start.map_or(0, |start| start.leading());
+        self.origin = leading(self.starts.get(1));
+        let span = leading(self.starts.last()).saturating_sub(self.origin);
+        let wanted = (self.starts.len() as u64 * SLICES_PER_RANGE).min(SLICES_MAXIMUM);
+        while span >> self.shift >= wanted {
+            self.shift += 1;
+        }
+        // The first slice takes all that lies before it, from the lowest address on.
+        self.index.push(0);
         let mut range = 0;
-        for bucket in 0..1_u64 << bits {
-            let lowest = K::from_leading(bucket << self.shift);
+        for slice in 1..=span >> self.shift {
+            let lowest = K::from_leading(self.origin + (slice << self.shift));
             while self
                 .starts
                 .get(range + 1)
@@ -215,13 +238,17 @@ mod tests {
         prop::collection::vec(entry, 0..80)
     }
 
+    fn keys<K: Arbitrary>(count: usize) -> impl Strategy<Value = Vec<K>> {
+        prop::collection::vec(any::<K>(), count)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn matches_the_longest_prefix(entries in entries(), keys in prop::collection::vec(any::<u128>(), 8)) {
+        fn matches_the_longest_prefix(entries in entries(), random in keys::<u128>(8)) {
             let table = PrefixTable::new(entries.clone());
-            let mut keys = keys;
+            let mut keys = random;
             for entry in &entries {
                 let last = entry.address.last_of(entry.prefix_length);
                 keys.extend([entry.address, last, last.next(), entry.address.saturating_sub(1)]);
@@ -232,7 +259,7 @@ mod tests {
         }
 
         #[test]
-        fn both_families_agree(entries in entries(), keys in prop::collection::vec(any::<u32>(), 64)) {
+        fn both_families_agree(entries in entries(), keys in keys::<u32>(64)) {
             let short: Vec<Entry<u128>> = entries
                 .into_iter()
                 .map(|entry| Entry {
