@@ -18,7 +18,11 @@ pub mod snapshot;
 
 pub mod worker;
 
+pub mod observe;
+
 pub mod config;
+
+pub mod assembly;
 
 pub mod offline;
 

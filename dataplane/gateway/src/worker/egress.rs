@@ -4,13 +4,13 @@ use ipsec::ip::{fragment, hop};
 use ipsec::packet::{Packet, Version};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
-use ipsec::wire::ethernet::{self, EtherType};
+use ipsec::wire::ethernet::Header;
 
 use crate::counters::{Cell, PortCell};
 use crate::port::{Buffer, Port};
 use crate::route::{Mac, PortIndex};
 use crate::snapshot::Snapshot;
-use crate::worker::frame::Arrival;
+use crate::worker::frame::{Arrival, ether_type_of};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
 use crate::worker::outbox::Way;
@@ -134,7 +134,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             Link::Known(mac) => mac,
             Link::Wait => [0; 6],
         };
-        ethernet::write(frame, destination, source, EtherType::of(version));
+        let ether_type = ether_type_of(version);
+        frame[..ETHERNET]
+            .copy_from_slice(&Header { destination, source, ether_type }.to_bytes());
         match link {
             Link::Known(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
             Link::Wait => {

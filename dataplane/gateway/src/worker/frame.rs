@@ -2,7 +2,7 @@
 
 use ipsec::packet::{self, Packet, Version};
 use ipsec::verdict::DropReason;
-use ipsec::wire::ethernet::{self, EtherType};
+use ipsec::wire::ethernet::{Header, ether_type};
 
 use crate::port::settings::Side;
 use crate::route::PortIndex;
@@ -47,8 +47,16 @@ impl Source<'_> {
     pub(super) fn ethernet(&self, version: Version) -> [u8; ETHERNET] {
         let mut header = [0; ETHERNET];
         header.copy_from_slice(&self.frame[..ETHERNET]);
-        header[12..].copy_from_slice(&EtherType::of(version).to_be_bytes());
+        header[12..].copy_from_slice(&ether_type_of(version).to_be_bytes());
         header
+    }
+}
+
+/// The EtherType of an IP version.
+pub(super) const fn ether_type_of(version: Version) -> u16 {
+    match version {
+        Version::V4 => ether_type::IPV4,
+        Version::V6 => ether_type::IPV6,
     }
 }
 
@@ -64,7 +72,7 @@ pub(super) enum Look {
 
 /// Looks at a frame from a port.
 pub(super) fn look(frame: &[u8], facts: &PortFacts) -> Look {
-    let Some(header) = ethernet::parse(frame) else {
+    let Some(header) = Header::parse(frame) else {
         return Look::Drop(DropReason::Malformed);
     };
     if header.destination != facts.mac {
@@ -75,7 +83,7 @@ pub(super) fn look(frame: &[u8], facts: &PortFacts) -> Look {
 
 /// Looks at a frame from the machine itself, whose MAC addresses mean nothing.
 pub(super) fn look_from_host(frame: &[u8]) -> Look {
-    match ethernet::parse(frame) {
+    match Header::parse(frame) {
         Some(header) => match look_inside(frame, header.ether_type) {
             Look::Host => Look::Drop(DropReason::Malformed),
             other => other,
@@ -84,10 +92,10 @@ pub(super) fn look_from_host(frame: &[u8]) -> Look {
     }
 }
 
-fn look_inside(frame: &[u8], ether_type: u16) -> Look {
-    let version = match ether_type {
-        EtherType::IPV4 => Version::V4,
-        EtherType::IPV6 => Version::V6,
+fn look_inside(frame: &[u8], kind: u16) -> Look {
+    let version = match kind {
+        ether_type::IPV4 => Version::V4,
+        ether_type::IPV6 => Version::V6,
         _ => return Look::Host,
     };
     match packet::parse(&frame[ETHERNET..]) {

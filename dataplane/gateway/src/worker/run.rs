@@ -1,7 +1,7 @@
 //! A worker's life on its core: rounds over its lanes until it is told to stop, then the drain.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,10 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Set once: drain and end.
     pub stop: AtomicBool,
+    /// Workers that take no more packets in: once it is all of them, no more parcels are sent.
+    pub draining: AtomicUsize,
+    /// Workers in all.
+    pub workers: usize,
     /// Where the time line of all workers starts.
     pub start: Instant,
     /// Packets taken from a ring at once.
@@ -83,12 +87,12 @@ pub fn run<P: Port, H: Host>(
             });
         }
         let again = worker.end_round(&snapshot, now);
+        if shared.stop.load(Ordering::Acquire) {
+            break;
+        }
         if work > 0 || again {
             idle_since = None;
             continue;
-        }
-        if shared.stop.load(Ordering::Acquire) {
-            break;
         }
         let since = *idle_since.get_or_insert_with(Instant::now);
         match shared.idle {
@@ -147,7 +151,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         cache: &mut arc_swap::Cache<&ArcSwap<Snapshot>, Arc<Snapshot>>,
     ) -> Farewell {
         let until = Instant::now() + DRAIN;
+        shared.draining.fetch_add(1, Ordering::AcqRel);
         loop {
+            let last = shared.draining.load(Ordering::Acquire) >= shared.workers;
             let now = shared.now();
             let snapshot = Arc::clone(cache.load());
             self.take_back();
@@ -157,7 +163,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             let again = self.end_round(&snapshot, now);
             let away = self.desk.away() > 0 || self.desk.has_mail();
             let queued = self.lanes.iter().any(|lane| lane.port.ledger().queued > 0);
-            if (served == 0 && !again && !away && !queued) || Instant::now() > until {
+            if (last && served == 0 && !again && !away && !queued) || Instant::now() > until {
                 break;
             }
             std::thread::yield_now();
