@@ -27,14 +27,20 @@ impl Address {
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
-        Self { family: IPV4, octets: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+        Self {
+            family: IPV4,
+            octets: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        }
     }
 
     /// From the bytes of an IPv6 header.
     #[must_use]
     #[inline(always)]
     pub const fn v6(octets: [u8; 16]) -> Self {
-        Self { family: IPV6, octets }
+        Self {
+            family: IPV6,
+            octets,
+        }
     }
 }
 

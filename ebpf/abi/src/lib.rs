@@ -32,7 +32,7 @@ pub mod map {
     pub const DESTINATION: &str = "destination";
     /// Queue → AF_XDP socket.
     pub const SOCKETS: &str = "sockets";
-    /// Queue → [`super::QueueCounters`] of each CPU.
+    /// [`super::counter_index`] → [`super::Counter`] of each CPU.
     pub const COUNTERS: &str = "counters";
 }
 
@@ -113,13 +113,19 @@ impl Groups {
     #[must_use]
     #[inline(always)]
     pub const fn intersection(self, other: Self) -> Self {
-        Self { any: self.any & other.any, closed: self.closed & other.closed }
+        Self {
+            any: self.any & other.any,
+            closed: self.closed & other.closed,
+        }
     }
 
     /// Groups in either.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
-        Self { any: self.any | other.any, closed: self.closed | other.closed }
+        Self {
+            any: self.any | other.any,
+            closed: self.closed | other.closed,
+        }
     }
 
     /// Whether `other` adds nothing.
@@ -139,8 +145,13 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// One CPU's counters of one queue, by [`Outcome`].
-pub type QueueCounters = [Counter; OUTCOMES];
+/// Key of a counter: an entry each keeps the program free of computed offsets into map values,
+/// which the verifier restricts for a loader without CAP_PERFMON.
+#[must_use]
+#[inline(always)]
+pub const fn counter_index(queue: u32, outcome: Outcome) -> u32 {
+    queue.wrapping_mul(OUTCOMES).wrapping_add(outcome as u32)
+}
 
 const _: () = {
     assert!(size_of::<Port>() == 16);
@@ -148,5 +159,6 @@ const _: () = {
     assert!(size_of::<SaKey>() == 32);
     assert!(size_of::<Encapsulation>() == 32);
     assert!(size_of::<PrefixKey>() == 28);
-    assert!(size_of::<QueueCounters>() == 16 * OUTCOMES);
+    assert!(size_of::<Groups>() == 16);
+    assert!(size_of::<Counter>() == 16);
 };

@@ -12,7 +12,7 @@ macro_rules! outcomes {
 
         impl Outcome {
             /// All of them, in the order of their codes.
-            pub const ALL: [Self; OUTCOMES] = [$(Self::$variant,)+];
+            pub const ALL: [Self; OUTCOMES as usize] = [$(Self::$variant,)+];
 
             /// Name in `stats` and documentation.
             #[must_use]
@@ -83,4 +83,4 @@ outcomes! {
 }
 
 /// Number of outcomes.
-pub const OUTCOMES: usize = Outcome::NoSocketDropped as usize + 1;
+pub const OUTCOMES: u32 = Outcome::NoSocketDropped as u32 + 1;
