@@ -1,1 +1,11 @@
 //! AF_XDP ports.
+
+pub mod steer;
+
+mod occupant;
+
+mod error;
+
+mod mirror;
+
+pub mod program;
