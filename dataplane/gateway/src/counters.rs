@@ -224,11 +224,10 @@ pub struct PolicyCell {
 }
 
 impl PolicyCell {
-    /// Counts one packet. Only the worker that owns the cell may call this: no read-modify-write
-    /// is needed for a single writer.
-    pub fn count(&self, bytes: u64) {
-        self.packets.store(self.packets.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.bytes.store(self.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    /// Shows the worker's own numbers. Only the worker that owns the cell may call this.
+    pub fn show(&self, packets: u64, bytes: u64) {
+        self.packets.store(packets, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Packets and bytes so far.

@@ -115,18 +115,6 @@ pub const fn direction_name(direction: Direction) -> &'static str {
     }
 }
 
-/// The name of a stage of life, as [`ipsec::sa::association::Published`] numbers it.
-#[must_use]
-pub const fn stage_name(stage: u64) -> &'static str {
-    if stage == Stage::Dead as u64 {
-        "dead"
-    } else if stage == Stage::Dying as u64 {
-        "dying"
-    } else {
-        "mature"
-    }
-}
-
 impl PortStats {
     /// A port's part of a tally.
     #[must_use]
@@ -153,7 +141,7 @@ impl SaStats {
             packets: read(&sa.published.packets),
             bytes: read(&sa.published.bytes),
             sequence: read(&sa.published.sequence),
-            state: stage_name(read(&sa.published.stage)).to_owned(),
+            state: Stage::from_number(read(&sa.published.stage)).name().to_owned(),
         }
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn path(
     destination: u128,
     hash: u32,
 ) -> Option<Path> {
-    let hop = snapshot.fib.lookup(version, destination, hash)?;
+    let hop = *snapshot.fib.lookup(version, destination, hash)?;
     let (version, address) = match hop.via {
         Some(via) => {
             let version = if via.is_ipv4() { Version::V4 } else { Version::V6 };
@@ -246,7 +246,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         };
         if lower {
-            hop::decrement(&mut buffer.room()[ETHERNET..ETHERNET + length], packet.version);
+            // A hop limit of 1 or less ended above.
+            let _ = hop::decrement(&mut buffer.room()[ETHERNET..ETHERNET + length]);
         }
         self.finish(snapshot, (path, link), buffer, (packet.version, length), transit.arrival, now);
         Ok(())
@@ -261,7 +262,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         transit: Transit,
         now: Time,
     ) {
-        let Some(plan) = fragment::Plan::new(ip, packet, path.mtu) else {
+        let Some(plan) = fragment::Plan::transit(ip, packet, path.mtu) else {
             return self.drop(DropReason::TooBig, transit.arrival);
         };
         for index in 0..plan.count() {
@@ -276,9 +277,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             };
             let room = &mut buffer.room()[ETHERNET..];
-            let length = plan.write(ip, index, room);
+            let Some(length) = plan.write(ip, index, room) else {
+                self.discard(path.next.port, buffer);
+                self.drop(DropReason::NoFrame, transit.arrival);
+                continue;
+            };
             if !transit.arrival.is_local() {
-                hop::decrement(&mut room[..length], packet.version);
+                // A hop limit of 1 or less ended before.
+                let _ = hop::decrement(&mut room[..length]);
             }
             let size = (packet.version, length);
             self.finish(snapshot, (path, link), buffer, size, transit.arrival, now);

@@ -75,8 +75,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         inbound::open(&mut items, &mut self.context(snapshot, now));
         for item in &items {
-            self.publish(item.sa, item.policy, item.source.len());
+            self.show_policy(item.policy);
         }
+        self.ask_for_numbers();
         items
             .iter()
             .map(|item| Fate {

@@ -2,7 +2,7 @@
 //! dropped, sent at the end of the burst.
 
 use ipsec::ip::icmp_error;
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, Version};
 use ipsec::time::Time;
 
 use crate::port::Port;
@@ -49,7 +49,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         self.outbox.post(transit.answer, |out| match complaint {
             Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
-            Complaint::TooBig(mtu) => icmp_error::too_big(ip, packet, from, mtu, out),
+            Complaint::TooBig(mtu) => {
+                let mtu = mtu.max(least_mtu(packet.version));
+                icmp_error::too_big(ip, packet, from, mtu, out)
+            }
         });
     }
 
@@ -89,5 +92,13 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let _ = self.outbound(std::slice::from_mut(source), snapshot, now);
             }
         }
+    }
+}
+
+/// The least MTU that may be told (RFC 791 §3.2, RFC 8200 §5), bytes.
+const fn least_mtu(version: Version) -> u16 {
+    match version {
+        Version::V4 => 68,
+        Version::V6 => 1280,
     }
 }

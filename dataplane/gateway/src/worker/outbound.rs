@@ -6,7 +6,6 @@ use ipsec::ip::fragment;
 use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
-use ipsec::policy::PolicyIndex;
 use ipsec::sa::Sa;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
@@ -26,7 +25,6 @@ use crate::worker::process::{Ends, Kept, Worker};
 struct Fate<'a> {
     verdict: Verdict,
     sa: Option<&'a Sa>,
-    policy: Option<PolicyIndex>,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
     way: Option<(Path, Link)>,
@@ -91,8 +89,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         outbound::protect(&mut items, &mut self.context(snapshot, now));
         for item in &items {
-            self.publish(item.sa, item.policy, usize::from(item.packet.length));
+            self.show_policy(item.policy);
         }
+        self.ask_for_numbers();
         let ways = ways.into_iter().zip(links).map(|(path, link)| path.zip(link));
         items
             .iter()
@@ -100,7 +99,6 @@ impl<P: Port, H: Host> Worker<P, H> {
             .map(|(item, way)| Fate {
                 verdict: item.verdict,
                 sa: item.sa,
-                policy: item.policy,
                 split: item.split,
                 way,
             })
@@ -194,7 +192,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let mtu = way.0.mtu;
-        let Some(plan) = fragment::Plan::outer(outer, packet, mtu) else {
+        self.identification = self.identification.wrapping_add(1);
+        let Some(plan) = fragment::Plan::own(outer, self.identification, mtu) else {
             return self.drop(DropReason::TooBig, arrival);
         };
         for index in 0..plan.count() {
@@ -203,9 +202,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
             match self.allocate(way.0.next.port, usize::from(mtu)) {
                 Ok(mut buffer) => {
-                    let length = plan.write(outer, index, &mut buffer.room()[ETHERNET..]);
-                    let size = (packet.version, length);
-                    self.finish(snapshot, way, buffer, size, arrival, now);
+                    match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
+                        Some(length) => {
+                            let size = (packet.version, length);
+                            self.finish(snapshot, way, buffer, size, arrival, now);
+                        }
+                        None => {
+                            self.discard(way.0.next.port, buffer);
+                            self.drop(DropReason::NoFrame, arrival);
+                        }
+                    }
                 }
                 Err(reason) => self.drop(reason, arrival),
             }
@@ -222,7 +228,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let ip = source.ip();
-        let Some(plan) = fragment::Plan::new(ip, &source.packet, limit) else {
+        let Some(plan) = fragment::Plan::transit(ip, &source.packet, limit) else {
             return self.drop(DropReason::TooBig, source.arrival);
         };
         // Taken out, so that the pieces may be borrowed while the worker works on them.
@@ -233,15 +239,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             let indices = first..plan.count().min(first + BATCH);
             for (index, piece) in indices.zip(scratch.chunks_exact_mut(room)) {
                 piece[..ETHERNET].copy_from_slice(&source.frame[..ETHERNET]);
-                let length = plan.write(ip, index, &mut piece[ETHERNET..]);
                 if index > 0 && source.arrival != Arrival::Own {
                     self.tally.add(Cell::Created, 1);
                 }
-                match packet::parse(&piece[ETHERNET..ETHERNET + length]) {
-                    Ok(packet) => {
+                let written = plan.write(ip, index, &mut piece[ETHERNET..]);
+                match written.map(|length| packet::parse(&piece[ETHERNET..ETHERNET + length])) {
+                    Some(Ok(packet)) => {
                         pieces.push(Source { frame: piece, packet, arrival: source.arrival });
                     }
-                    Err(reason) => self.drop(reason, source.arrival),
+                    Some(Err(reason)) => self.drop(reason, source.arrival),
+                    None => self.drop(DropReason::NoFrame, source.arrival),
                 }
             }
             self.seal_pieces(fate, &mut pieces, snapshot, now);

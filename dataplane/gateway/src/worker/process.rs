@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use ipsec::ip::icmp_error::RateLimit;
+use ipsec::ip::rate_limit::RateLimit;
 use ipsec::limits::BATCH;
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, checksum};
+use ipsec::inbound::Context;
 use ipsec::policy::PolicyIndex;
-use ipsec::policy::fragments::Memory;
-use ipsec::sa::{Sa, SaSlot};
+use ipsec::policy::Memory;
+use ipsec::sa::SaSlot;
 use ipsec::sa::state::States;
+use ipsec::tables::Count;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
-use ipsec::wire::checksum;
 
 use crate::counters::{Block, Cell, PolicyCell, PortCell, Tally};
 use crate::port::settings::Side;
@@ -94,6 +95,11 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
     pub(super) requests: Option<Arc<ArrayQueue<SaSlot>>>,
+    /// SAs that asked for more numbers during a batch.
+    wanted: ArrayVec<SaSlot, BATCH>,
+    /// Identification of the last IPv6 packet that we fragmented.
+    pub(super) identification: u32,
+    counts: Vec<Count>,
     block: Arc<Block>,
     policies: Arc<[PolicyCell]>,
 }
@@ -120,7 +126,11 @@ impl<P: Port, H: Host> Worker<P, H> {
             number: settings.number,
             lanes,
             egress,
-            states: States::new(settings.number, settings.sas),
+            states: {
+                let mut states = States::new(settings.number);
+                states.reserve(settings.sas);
+                states
+            },
             memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
             tally: Tally::new(settings.ports),
             host,
@@ -132,35 +142,46 @@ impl<P: Port, H: Host> Worker<P, H> {
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
             requests: settings.reservation_requests,
+            wanted: ArrayVec::new(),
+            identification: u32::from(settings.number) << 24,
+            counts: vec![Count::default(); settings.policies.len()],
             block: settings.block,
             policies: settings.policies,
         }
     }
 
     /// What the stages of `ipsec` read and own.
-    pub(super) fn context<'a>(
-        &'a mut self,
+    pub(super) fn context<'a, 'w>(
+        &'w mut self,
         snapshot: &'a Snapshot,
         now: Time,
-    ) -> ipsec::tables::Context<'a> {
-        ipsec::tables::Context {
+    ) -> Context<'a, 'w> {
+        Context {
             tables: &snapshot.tables,
             states: &mut self.states,
             memory: &mut self.memory,
-            worker: self.number,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
             now,
         }
     }
 
-    /// Shows an SA's counters and counts a policy's packet.
-    pub(super) fn publish(&self, sa: Option<&Sa>, policy: Option<PolicyIndex>, length: usize) {
-        if let Some(sa) = sa
-            && let Some(state) = self.states.of(sa.slot)
+    /// Shows a policy's counters to others.
+    pub(super) fn show_policy(&self, policy: Option<PolicyIndex>) {
+        if let Some(index) = policy.map(|index| index.0 as usize)
+            && let (Some(count), Some(cell)) = (self.counts.get(index), self.policies.get(index))
         {
-            state.publish(&sa.published);
+            cell.show(count.packets, count.bytes);
         }
-        if let Some(cell) = policy.and_then(|index| self.policies.get(index.0 as usize)) {
-            cell.count(length as u64);
+    }
+
+    /// Passes on which SAs want more numbers reserved.
+    pub(super) fn ask_for_numbers(&mut self) {
+        for slot in self.wanted.drain(..) {
+            if let Some(requests) = &self.requests {
+                // A full queue means that the keeper is busy with all of them anyway.
+                let _ = requests.push(slot);
+            }
         }
     }
 
@@ -169,10 +190,27 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut burst = ArrayVec::new();
         self.lanes[lane].port.receive(&mut burst, limit);
         let count = burst.len();
+        self.count_losses(lane);
         if count > 0 {
             self.take(lane, burst, snapshot, now);
         }
         count
+    }
+
+    /// Packets that the port itself had to drop were received all the same.
+    fn count_losses(&mut self, lane: usize) {
+        let losses = self.lanes[lane].port.take_losses();
+        if losses.total() == 0 {
+            return;
+        }
+        let port = self.lanes[lane].index.index();
+        self.tally.add(Cell::Rx, losses.total());
+        self.tally.port(port, PortCell::RxPackets, losses.total());
+        for (reason, count) in losses.by_reason() {
+            for _ in 0..count {
+                self.tally.drop(reason);
+            }
+        }
     }
 
     fn take(
