@@ -2,7 +2,12 @@
 
 mod parse;
 
-pub use parse::parse;
+mod builtin;
+
+pub mod checksum;
+
+pub use builtin::{Builtin, builtin};
+pub use parse::{parse, parse_quote};
 
 /// The IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

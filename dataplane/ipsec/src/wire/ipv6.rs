@@ -95,6 +95,45 @@ impl<'a> Header<'a> {
     }
 }
 
+/// The fields of a header that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// DSCP (upper 6 bits) and ECN.
+    pub traffic_class: u8,
+    /// Flow label; bits above the 20 are cut.
+    pub flow_label: u32,
+    /// Length of what stands behind this header, bytes.
+    pub payload_length: u16,
+    /// The next header.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: u128,
+    /// Destination address.
+    pub destination: u128,
+}
+
+impl Fields {
+    /// The header as bytes.
+    #[inline]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; LENGTH] {
+        let traffic_class = u32::from(self.traffic_class) << 20;
+        let first = 0x6000_0000 | traffic_class | (self.flow_label & 0xf_ffff);
+        let [a, b, c, d] = first.to_be_bytes();
+        let [e, f] = self.payload_length.to_be_bytes();
+        let start = [a, b, c, d, e, f, self.next_header, self.hop_limit];
+        let mut bytes = [0; LENGTH];
+        let (head, addresses) = bytes.split_at_mut(8);
+        head.copy_from_slice(&start);
+        let (source, destination) = addresses.split_at_mut(16);
+        source.copy_from_slice(&self.source.to_be_bytes());
+        destination.copy_from_slice(&self.destination.to_be_bytes());
+        bytes
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may fail by panic")]
 mod tests {
@@ -121,5 +160,32 @@ mod tests {
         }
         bytes[0] = 0x4b;
         assert!(Header::parse(&bytes).is_none());
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let fields = Fields {
+            traffic_class: 0xb9,
+            flow_label: 0xf_1234,
+            payload_length: 1400,
+            next_header: 50,
+            hop_limit: 64,
+            source: (0x2001_0db8 << 96) + 1,
+            destination: (0x2001_0db8 << 96) + 2,
+        };
+        let bytes = fields.to_bytes();
+        let Some(header) = Header::parse(&bytes) else {
+            panic!("a whole header")
+        };
+        let read = Fields {
+            traffic_class: header.traffic_class(),
+            flow_label: header.flow_label(),
+            payload_length: header.payload_length(),
+            next_header: header.next_header(),
+            hop_limit: header.hop_limit(),
+            source: header.source(),
+            destination: header.destination(),
+        };
+        assert_eq!(read, fields);
     }
 }

@@ -15,3 +15,11 @@ pub mod ipv4;
 pub mod ipv6;
 
 pub mod extension;
+
+pub mod udp;
+
+pub mod tcp;
+
+pub mod icmp;
+
+pub mod esp;
