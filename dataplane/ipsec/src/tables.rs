@@ -31,6 +31,27 @@ type Endpoint = (Version, u128);
 
 type Set<T> = HashSet<T, foldhash::fast::RandomState>;
 
+/// Packets and bytes that one policy decided, on one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their IP length, bytes.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// Counts a packet of `length` bytes for `policy`.
+    pub(crate) fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
+        if let Some(PolicyIndex(index)) = policy
+            && let Some(count) = counts.get_mut(index as usize)
+        {
+            count.packets += 1;
+            count.bytes += u64::from(length);
+        }
+    }
+}
+
 /// What becomes of packets that no policy's addresses touch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unmatched {

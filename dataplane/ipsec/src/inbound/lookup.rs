@@ -25,7 +25,7 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
             match find(item, context.tables) {
                 Ok(Some((sa, number))) => {
                     item.sa = Some(sa);
-                    item.sequence = number.into();
+                    item.number = number;
                     continue;
                 }
                 Ok(None) => {}

@@ -5,6 +5,7 @@ use crate::ip::icmp_error::quoted_packet;
 use crate::packet::Packet;
 use crate::policy::fragments::{Memory, Passage};
 use crate::policy::{Action, Decision, Policy, PolicyIndex, Spd};
+use crate::policy::selector::turned;
 use crate::sa::SaSlot;
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -50,7 +51,7 @@ fn decide(
         _ => DropReason::SelectorMismatch,
     };
     quoted_packet(bytes, inner)
-        .and_then(|quoted| spd.first(&quoted.turned()))
+        .and_then(|quoted| spd.first(&turned(&quoted)))
         .filter(|policy| comes_by(policy, slot))
         .map(|policy| policy.index)
         .ok_or(reason)

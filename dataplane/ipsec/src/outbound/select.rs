@@ -6,6 +6,7 @@ use crate::outbound::{Context, Item, Verdict};
 use crate::packet::Packet;
 use crate::policy::fragments::Passage;
 use crate::policy::{Action, Decision, Policy};
+use crate::policy::selector::turned;
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
 use crate::tables::{Tables, Unmatched};
@@ -87,7 +88,7 @@ fn quoting<'a>(tables: &'a Tables, ip: &[u8], packet: &Packet) -> Option<&'a Pol
     let quoted = quoted_packet(ip, packet)?;
     tables
         .outbound
-        .first(&quoted.turned())
+        .first(&turned(&quoted))
         .filter(|policy| policy.action == Action::Protect)
 }
 

@@ -33,6 +33,27 @@ impl Sides {
     }
 }
 
+/// The packet with source and destination, addresses and ports, swapped: the traffic that an ICMP
+/// error about `packet` answers (RFC 4301 §6.2).
+#[must_use]
+pub const fn turned(packet: &Packet) -> Packet {
+    Packet {
+        source: packet.destination,
+        destination: packet.source,
+        upper: match packet.upper {
+            Upper::Ports {
+                source,
+                destination,
+            } => Upper::Ports {
+                source: destination,
+                destination: source,
+            },
+            other => other,
+        },
+        ..*packet
+    }
+}
+
 /// True when every selector takes the packet.
 //= T54 T108 (RFC 4301 section 4.4.1.1)
 #[must_use]
@@ -213,6 +234,15 @@ mod tests {
         assert!(!matches(&selector, &udp(2001, 9), Direction::Out));
         assert!(!matches(&selector, &udp(443, 9), Direction::In));
         assert!(matches(&selector, &udp(9, 1024), Direction::In));
+    }
+
+    #[test]
+    fn a_turned_packet_goes_back() {
+        let packet = udp(1, 2);
+        let back = turned(&packet);
+        assert_eq!(back.source, packet.destination);
+        assert_eq!(back.upper, udp(2, 1).upper);
+        assert_eq!(turned(&back), packet);
     }
 
     //= test T64
