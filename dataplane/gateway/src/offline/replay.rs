@@ -238,7 +238,7 @@ impl Pipeline {
             block: Arc::new(Block::new(config.ports.len())),
             policies: Arc::clone(&policies),
             neighbor_requests: None,
-            reservation_requests: None,
+            number_requests: None,
         };
         let lanes = (0..).zip(&config.ports).map(|(index, port)| Lane {
             port: MemoryPort::new(FRAMES, FRAME_SIZE),

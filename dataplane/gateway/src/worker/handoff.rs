@@ -2,14 +2,12 @@
 //! reads the bytes in place and writes its own transmit frame, and the frame's token comes back
 //! (design: "Many cores").
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Packet;
-use rustix::event::{EventfdFlags, eventfd};
 
+use crate::port::bell::Bell;
 use crate::worker::frame::Arrival;
 
 /// Frames that may be on their way between two workers, at most: four batches hide a home's longest
@@ -36,48 +34,12 @@ struct Route<R> {
     back: ArrayQueue<(usize, R)>,
 }
 
-/// Wakes a worker that sleeps in poll.
-pub struct Bell {
-    sleeping: AtomicBool,
-    event: OwnedFd,
-}
-
-impl Bell {
-    fn new() -> std::io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { sleeping: AtomicBool::new(false), event })
-    }
-
-    /// Wakes the worker if it sleeps or is about to.
-    pub fn ring(&self) {
-        if self.sleeping.swap(false, Ordering::SeqCst) {
-            // A full counter wakes as well as a write would.
-            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
-        }
-    }
-
-    /// Announces sleep. The worker must look at its queues once more before it polls.
-    pub(super) fn lie_down(&self) {
-        self.sleeping.store(true, Ordering::SeqCst);
-    }
-
-    /// Ends sleep and empties the event.
-    pub(super) fn get_up(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
-    }
-
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
-    }
-}
-
 /// The queues between all workers of a gateway.
 pub struct Exchange<R> {
     workers: usize,
     routes: Vec<Route<R>>,
     host: Vec<ArrayQueue<HostParcel>>,
-    bells: Vec<Bell>,
+    bells: Vec<Arc<Bell>>,
 }
 
 impl<R: Send> Exchange<R> {
@@ -91,13 +53,13 @@ impl<R: Send> Exchange<R> {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
             host: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
-            bells: (0..workers).map(|_| Bell::new()).collect::<Result<_, _>>()?,
+            bells: (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
         })
     }
 
     /// A worker's bell.
     #[must_use]
-    pub fn bell(&self, worker: usize) -> &Bell {
+    pub fn bell(&self, worker: usize) -> &Arc<Bell> {
         &self.bells[worker]
     }
 
@@ -212,15 +174,8 @@ impl<R: Send> Desk<R> {
 
     /// This worker's bell.
     #[must_use]
-    pub fn bell(&self) -> &Bell {
+    pub fn bell(&self) -> &Arc<Bell> {
         self.exchange.bell(self.own)
-    }
-
-    /// Wakes every other worker: something that all wait for has changed.
-    pub fn ring_all(&self) {
-        for bell in &self.exchange.bells {
-            bell.ring();
-        }
     }
 }
 

@@ -12,6 +12,8 @@ pub mod handoff;
 
 mod held;
 
+pub mod requests;
+
 mod outbox;
 
 pub mod pending;

@@ -27,6 +27,7 @@ use crate::worker::held::{self, Shelf};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
+use crate::worker::requests::NumberRequests;
 
 /// One queue of a port, as its worker serves it.
 pub struct Lane<P: Port> {
@@ -59,7 +60,7 @@ pub struct WorkerSettings {
     /// Where unknown next hops are asked for; `None`: they are not.
     pub neighbor_requests: Option<Arc<ArrayQueue<NextHop>>>,
     /// Where SAs ask for more reserved numbers; `None`: nothing is reserved.
-    pub reservation_requests: Option<Arc<ArrayQueue<SaSlot>>>,
+    pub number_requests: Option<Arc<NumberRequests>>,
 }
 
 /// Why a frame must be kept by the caller.
@@ -94,7 +95,9 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) scratch: Box<[u8]>,
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
-    pub(super) requests: Option<Arc<ArrayQueue<SaSlot>>>,
+    requests: Option<Arc<NumberRequests>>,
+    /// Room for one packet of the machine.
+    host_frame: Box<[u8]>,
     /// SAs that asked for more numbers during a batch.
     wanted: ArrayVec<SaSlot, BATCH>,
     /// Identification of the last IPv6 packet that we fragmented.
@@ -141,7 +144,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
-            requests: settings.reservation_requests,
+            requests: settings.number_requests,
+            host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
             wanted: ArrayVec::new(),
             identification: u32::from(settings.number) << 24,
             counts: vec![Count::default(); settings.policies.len()],
@@ -179,8 +183,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(super) fn ask_for_numbers(&mut self) {
         for slot in self.wanted.drain(..) {
             if let Some(requests) = &self.requests {
-                // A full queue means that the keeper is busy with all of them anyway.
-                let _ = requests.push(slot);
+                requests.ask(slot);
             }
         }
     }
@@ -420,6 +423,26 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.post(snapshot, now);
     }
 
+    /// Packets that the machine sent, as many as wait but at most `limit`. Answers their number.
+    pub(super) fn serve_host_queue(
+        &mut self,
+        limit: usize,
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> usize {
+        // Taken out, so that the packet may be borrowed while the worker works on it.
+        let mut frame = std::mem::take(&mut self.host_frame);
+        let mut count = 0;
+        while count < limit
+            && let Some(length) = self.host.receive(&mut frame)
+        {
+            count += 1;
+            self.serve_host(&mut frame[..length], snapshot, now);
+        }
+        self.host_frame = frame;
+        count
+    }
+
     fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         match look_from_host(frame) {
             Look::Packet(packet) => {
@@ -443,6 +466,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub fn end_round(&mut self, snapshot: &Snapshot, now: Time) -> bool {
         self.retry_shelf(snapshot, now);
         self.settle(snapshot, now);
+        self.host.flush();
         let mut again = false;
         for lane in &mut self.lanes {
             again |= lane.port.flush();

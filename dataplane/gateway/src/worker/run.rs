@@ -1,5 +1,6 @@
 //! A worker's life on its core: rounds over its lanes until it is told to stop, then the drain.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -60,32 +61,17 @@ pub struct Farewell {
     pub ledgers: Vec<Ledger>,
 }
 
-/// A queue of packets that the machine sends, as the worker that serves it sees it.
-pub trait HostQueue: Send {
-    /// Gives up to `limit` packets to `serve`, each behind 14 bytes of room. Answers their number.
-    fn drain(&mut self, limit: usize, serve: &mut dyn FnMut(&mut [u8])) -> usize;
-
-    /// Something waits.
-    fn is_empty(&self) -> bool;
-}
-
 /// Runs the worker until `shared.stop` is set and everything has ended.
 pub fn run<P: Port, H: Host>(
     mut worker: Worker<P, H>,
     shared: &Arc<Shared>,
-    mut from_host: Option<Box<dyn HostQueue>>,
 ) -> Farewell {
     let mut cache = arc_swap::Cache::new(&shared.snapshot);
     let mut idle_since: Option<Instant> = None;
     loop {
         let now = shared.now();
         let snapshot = Arc::clone(cache.load());
-        let mut work = worker.round(shared.batch.min(BATCH), &snapshot, now);
-        if let Some(queue) = &mut from_host {
-            work += queue.drain(shared.batch, &mut |packet| {
-                worker.serve_host(packet, &snapshot, now);
-            });
-        }
+        let work = worker.round(shared.batch.min(BATCH), &snapshot, now);
         let again = worker.end_round(&snapshot, now);
         if shared.stop.load(Ordering::Acquire) {
             break;
@@ -99,8 +85,7 @@ pub fn run<P: Port, H: Host>(
             Idle::Spin => std::hint::spin_loop(),
             Idle::Adaptive if since.elapsed() < SPIN => std::hint::spin_loop(),
             Idle::Adaptive | Idle::Sleep => {
-                let mail = || from_host.as_ref().is_some_and(|queue| !queue.is_empty());
-                worker.sleep(mail);
+                worker.sleep();
                 idle_since = None;
             }
         }
@@ -115,20 +100,20 @@ impl<P: Port, H: Host> Worker<P, H> {
         for lane in 0..self.lanes.len() {
             work += self.serve(lane, limit, snapshot, now);
         }
-        work
+        work + self.serve_host_queue(limit, snapshot, now)
     }
 
     /// Sleeps until a frame arrives, somebody rings, or something is due.
-    fn sleep(&mut self, mail: impl Fn() -> bool) {
-        let bell = self.desk.bell();
-        bell.lie_down();
-        if self.desk.has_mail() || mail() {
-            bell.get_up();
+    fn sleep(&mut self) {
+        let bell = Arc::clone(self.desk.bell());
+        bell.prepare_to_sleep();
+        if self.desk.has_mail() || self.host.is_waiting() {
+            bell.awake();
             return;
         }
         let busy = !self.pending.is_empty() || !self.shelf.is_empty();
         let longest = if busy { NAP } else { SLEEP };
-        let bell_descriptor = bell.descriptor();
+        let bell_descriptor = bell.as_fd();
         let mut descriptors: Vec<PollFd<'_>> = self
             .lanes
             .iter()
@@ -140,7 +125,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         // An interrupted or failed poll is a short sleep: the next round looks anyway.
         let _ = poll(&mut descriptors, Some(&timeout));
         drop(descriptors);
-        self.desk.bell().get_up();
+        self.desk.bell().awake();
     }
 
     /// Ends everything that is under way: handed-over frames come home, waits are ended, what is
