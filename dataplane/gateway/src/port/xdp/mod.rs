@@ -51,7 +51,12 @@ pub struct Choice {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, asked, got, why } = self;
+        let Self {
+            what,
+            asked,
+            got,
+            why,
+        } = self;
         write!(f, "{what}: {got} (asked: {asked}; {why})")
     }
 }
