@@ -6,9 +6,7 @@
 //! [`Choice`], printed at start and shown by `port list`.
 //!
 //! Unsafe code stays in `frame` (the bytes of a token), `umem` (where they are), `rings` (who owns
-//! them) and `ethtool` (one system call).
-
-mod ethtool;
+//! them) and `socket` (opening one).
 
 mod wakeup;
 

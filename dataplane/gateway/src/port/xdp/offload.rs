@@ -2,8 +2,8 @@
 
 use super::Choice;
 use super::diagnose::{self, Operation, PortError};
-use super::ethtool::{Control, Switch};
 use super::socket::Attachment;
+use crate::port::interface::{Control, Switch};
 
 /// What was switched off on one interface, to be switched on again.
 #[derive(Debug)]

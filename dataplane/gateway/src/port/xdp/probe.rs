@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 
 use super::diagnose::{self, Operation, PortError};
-use super::ethtool::{Channels, Control};
 use super::socket::Attachment;
+use crate::port::interface::{Channels, Control};
 
 /// Largest MTU whose packets are sure to lie in one frame: a page without XDP's headroom, the
 /// kernel's tail room and the Ethernet header, rounded down.
