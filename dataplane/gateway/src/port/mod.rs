@@ -7,6 +7,10 @@
 
 pub mod settings;
 
+mod interface;
+
+pub mod bell;
+
 pub mod xdp;
 
 pub mod host;

@@ -166,4 +166,7 @@ impl Buffer for Transmit {
     }
 }
 
-const _: () = assert!(size_of::<Received>() <= 32, "a burst of tokens is moved often");
+const _: () = assert!(
+    size_of::<Received>() <= 32,
+    "a burst of tokens is moved often"
+);

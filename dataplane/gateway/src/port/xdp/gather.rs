@@ -54,7 +54,12 @@ impl Gatherer {
         if more {
             return Gathered::Partly;
         }
-        let Self { scratch, length, fault, .. } = std::mem::take(self);
+        let Self {
+            scratch,
+            length,
+            fault,
+            ..
+        } = std::mem::take(self);
         match (fault, scratch) {
             (None, Some(scratch)) => {
                 Gathered::Whole(scratch, u32::try_from(length).unwrap_or(u32::MAX))
@@ -107,22 +112,37 @@ mod tests {
         let mut gatherer = Gatherer::default();
         let whole = feed(&mut gatherer, &[3840, 3840, 3840, 3840, PACKET - 4 * 3840]);
         assert!(matches!(whole, Gathered::Whole(_, length) if length as usize == PACKET));
-        let over = feed(&mut gatherer, &[3840, 3840, 3840, 3840, PACKET - 4 * 3840 + 1]);
-        assert!(matches!(over, Gathered::Lost(DropReason::Unsupported, Some(_))));
+        let over = feed(
+            &mut gatherer,
+            &[3840, 3840, 3840, 3840, PACKET - 4 * 3840 + 1],
+        );
+        assert!(matches!(
+            over,
+            Gathered::Lost(DropReason::Unsupported, Some(_))
+        ));
     }
 
     #[test]
     fn too_many_pieces_are_lost_once_and_the_next_packet_is_whole() {
         let mut gatherer = Gatherer::default();
         let lost = feed(&mut gatherer, &[1; PIECES + 3]);
-        assert!(matches!(lost, Gathered::Lost(DropReason::Unsupported, Some(_))));
-        assert!(matches!(feed(&mut gatherer, &[1; PIECES]), Gathered::Whole(_, 5)));
+        assert!(matches!(
+            lost,
+            Gathered::Lost(DropReason::Unsupported, Some(_))
+        ));
+        assert!(matches!(
+            feed(&mut gatherer, &[1; PIECES]),
+            Gathered::Whole(_, 5)
+        ));
     }
 
     #[test]
     fn without_scratch_the_packet_is_lost_for_lack_of_a_frame() {
         let mut gatherer = Gatherer::default();
-        assert!(matches!(gatherer.add(&[1], true, || None), Gathered::Partly));
+        assert!(matches!(
+            gatherer.add(&[1], true, || None),
+            Gathered::Partly
+        ));
         // A buffer that comes free meanwhile does not help: the first piece is gone.
         let end = gatherer.add(&[1], false, || Some(Scratch::new(0)));
         assert!(matches!(end, Gathered::Lost(DropReason::NoFrame, None)));

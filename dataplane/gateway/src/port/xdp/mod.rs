@@ -6,9 +6,7 @@
 //! [`Choice`], printed at start and shown by `port list`.
 //!
 //! Unsafe code stays in `frame` (the bytes of a token), `umem` (where they are), `rings` (who owns
-//! them) and `ethtool` (one system call).
-
-mod ethtool;
+//! them) and `socket` (opening one).
 
 mod wakeup;
 
@@ -61,7 +59,12 @@ pub struct Choice {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, asked, got, why } = self;
+        let Self {
+            what,
+            asked,
+            got,
+            why,
+        } = self;
         write!(f, "{what}: {got} (asked: {asked}; {why})")
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Choice;
 use super::diagnose::{self, Operation, PortError};
-use super::ethtool::{Control, Switch};
 use super::socket::Attachment;
+use crate::port::interface::{Control, Switch};
 
 /// What was switched off on one interface, to be switched on again.
 #[derive(Debug)]
@@ -34,7 +34,10 @@ impl Offloads {
             if !offloads.control.is_on(name, switch).unwrap_or(false) {
                 continue;
             }
-            offloads.control.turn(name, switch, false).map_err(explain)?;
+            offloads
+                .control
+                .turn(name, switch, false)
+                .map_err(explain)?;
             offloads.switched_off.push(switch);
             choices.push(Choice {
                 what,
@@ -51,7 +54,9 @@ impl Drop for Offloads {
     fn drop(&mut self) {
         for switch in self.switched_off.drain(..) {
             // The interface may be gone, and there is nobody left to tell.
-            self.control.turn(&self.name, switch, true).unwrap_or_default();
+            self.control
+                .turn(&self.name, switch, true)
+                .unwrap_or_default();
         }
     }
 }
@@ -77,7 +82,10 @@ mod tests {
     #[test]
     fn merging_is_unwelcome_in_generic_mode_only() {
         let names = |attachment| -> Vec<_> {
-            unwelcome(attachment).into_iter().map(|(_, what, _)| what).collect()
+            unwelcome(attachment)
+                .into_iter()
+                .map(|(_, what, _)| what)
+                .collect()
         };
         assert_eq!(names(Attachment::Native), ["rx-vlan-offload"]);
         assert_eq!(names(Attachment::Generic).len(), 3);

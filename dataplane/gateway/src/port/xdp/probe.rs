@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 
 use super::diagnose::{self, Operation, PortError};
-use super::ethtool::{Channels, Control};
 use super::socket::Attachment;
+use crate::port::interface::{Channels, Control};
 
 /// Largest MTU whose packets are sure to lie in one frame: a page without XDP's headroom, the
 /// kernel's tail room and the Ethernet header, rounded down.
@@ -56,7 +56,9 @@ impl Facts {
                 remedy,
             });
         }
-        let queues = control.channels(name).unwrap_or_else(|_| listed_queues(name));
+        let queues = control
+            .channels(name)
+            .unwrap_or_else(|_| listed_queues(name));
         if queues.receive > queues.transmit {
             return Err(PortError::Queues {
                 name: name.to_owned(),
@@ -144,7 +146,11 @@ fn refusal(hardware_kind: u16, driver: &str) -> Option<(&'static str, &'static s
 fn listed_queues(name: &str) -> Channels {
     let count = |kind| {
         let entries = fs::read_dir(format!("/sys/class/net/{name}/queues"));
-        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
         let of_kind = names.filter(|name| name.to_string_lossy().starts_with(kind));
         u32::try_from(of_kind.count()).unwrap_or(u32::MAX).max(1)
     };
@@ -190,7 +196,10 @@ mod tests {
         assert_eq!(kind(ether, "macvlan"), Some("a macvlan"));
         assert_eq!(kind(libc::ARPHRD_NONE, "tun"), Some("a TUN"));
         assert_eq!(kind(libc::ARPHRD_LOOPBACK, ""), Some("the loopback"));
-        assert_eq!(kind(libc::ARPHRD_TUNNEL, "ipip"), Some("what is not Ethernet"));
+        assert_eq!(
+            kind(libc::ARPHRD_TUNNEL, "ipip"),
+            Some("what is not Ethernet")
+        );
         for port in ["veth", "tun", "virtio_net", "ice", ""] {
             assert_eq!(kind(ether, port), None, "{port}");
         }

@@ -281,7 +281,10 @@ impl<Q: Queues> Queue<Q> {
     fn stage(&mut self, slot: Slot, length: usize, more: bool) {
         self.allocated -= 1;
         self.queued += 1;
-        #[expect(clippy::cast_possible_truncation, reason = "at most a frame's capacity")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most a frame's capacity"
+        )]
         self.staged.push(Outgoing {
             slot,
             length: length as u32,
@@ -348,6 +351,10 @@ impl<Q: Queues> Queue<Q> {
 
     /// A token of another port would let two owners share memory.
     fn check_owner(&self, owner: u32) {
-        assert_eq!(owner, self.queues.owner(), "a frame goes back to its own port");
+        assert_eq!(
+            owner,
+            self.queues.owner(),
+            "a frame goes back to its own port"
+        );
     }
 }

@@ -7,7 +7,10 @@
 //! [`super::umem`] filled when the UMEM was made, and rings give their own.
 //!
 //! [`Queues`] is the seam at which tests put plain memory in place of the kernel.
-#![expect(unsafe_code, reason = "xsk-rs leaves the ownership of frames to its caller")]
+#![expect(
+    unsafe_code,
+    reason = "xsk-rs leaves the ownership of frames to its caller"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -2,7 +2,10 @@
 //!
 //! Every address comes from xsk-rs for one descriptor at a time, so no pointer ever reaches beyond
 //! its frame.
-#![expect(unsafe_code, reason = "xsk-rs leaves it to its caller to know who owns a frame")]
+#![expect(
+    unsafe_code,
+    reason = "xsk-rs leaves it to its caller to know who owns a frame"
+)]
 
 use std::io;
 use std::mem;
@@ -77,7 +80,11 @@ impl Memory {
 
     /// The descriptor of a frame of ours.
     pub(super) fn descriptor(&self, slot: &Slot) -> FrameDesc {
-        assert_eq!(slot.owner(), self.owner, "a frame goes back to its own port");
+        assert_eq!(
+            slot.owner(),
+            self.owner,
+            "a frame goes back to its own port"
+        );
         self.descriptors[slot.index() as usize]
     }
 
@@ -100,7 +107,10 @@ impl Memory {
     pub(super) fn arrived(&self, descriptor: &mut FrameDesc) -> Piece {
         Piece {
             slot: self.returned(descriptor),
-            #[expect(clippy::cast_possible_truncation, reason = "the ring's length is 32 bits")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the ring's length is 32 bits"
+            )]
             length: descriptor.lengths().data() as u32,
             more: descriptor.has_more_frames(),
             pointer: self.bytes(descriptor),
@@ -111,7 +121,10 @@ impl Memory {
     pub(super) fn returned(&self, descriptor: &FrameDesc) -> Slot {
         let index = descriptor.addr() >> self.frame_shift;
         debug_assert!(index < self.frames(), "the kernel gives back what it got");
-        #[expect(clippy::cast_possible_truncation, reason = "frames are counted in 32 bits")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "frames are counted in 32 bits"
+        )]
         Slot::new(index as u32, self.owner)
     }
 

@@ -1,6 +1,5 @@
-//! What the kernel says about an interface by ioctl: the classic ones and ethtool's. The ioctls
-//! ask the network namespace of the calling thread, which sysfs does not; and the `ethtool` crate
-//! cannot set features.
+//! Interfaces by ioctl: the classic ones and ethtool's. The ioctls ask the network namespace of
+//! the calling thread, which sysfs does not; and the `ethtool` crate cannot set features.
 #![expect(unsafe_code, reason = "ioctl is a system call that takes pointers")]
 
 use std::ffi::c_void;
@@ -65,22 +64,22 @@ struct ChannelsRequest {
 
 /// Queues of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Channels {
-    pub(super) receive: u32,
-    pub(super) transmit: u32,
+pub(in crate::port) struct Channels {
+    pub(in crate::port) receive: u32,
+    pub(in crate::port) transmit: u32,
 }
 
 /// Hardware type and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hardware {
+pub(in crate::port) struct Hardware {
     /// ARPHRD_ constant.
-    pub(super) kind: u16,
-    pub(super) address: [u8; 6],
+    pub(in crate::port) kind: u16,
+    pub(in crate::port) address: [u8; 6],
 }
 
 /// One switch of the hardware or the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Switch {
+pub(in crate::port) enum Switch {
     /// VLAN tags are taken out of received frames.
     ReceiveVlan,
     /// Received packets are merged by the NIC.
@@ -102,36 +101,52 @@ impl Switch {
 
 /// Where the ioctls go: any socket of the namespace.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(in crate::port) struct Control {
     socket: OwnedFd,
 }
 
 impl Control {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::port) fn new() -> io::Result<Self> {
         let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
         Ok(Self { socket })
     }
 
     /// Kernel index of the interface.
-    pub(super) fn index(&self, name: &str) -> io::Result<u32> {
+    pub(in crate::port) fn index(&self, name: &str) -> io::Result<u32> {
         let value = self.value(name, libc::SIOCGIFINDEX)?;
         Ok(first_u32(&value))
     }
 
     /// Bytes of IP packet.
-    pub(super) fn mtu(&self, name: &str) -> io::Result<u32> {
+    pub(in crate::port) fn mtu(&self, name: &str) -> io::Result<u32> {
         let value = self.value(name, libc::SIOCGIFMTU)?;
         Ok(first_u32(&value))
     }
 
     /// The interface is administratively up.
-    pub(super) fn is_up(&self, name: &str) -> io::Result<bool> {
+    pub(in crate::port) fn is_up(&self, name: &str) -> io::Result<bool> {
         let value = self.value(name, libc::SIOCGIFFLAGS)?;
         let flags = libc::c_int::from(i16::from_ne_bytes([value[0], value[1]]));
         Ok(flags & libc::IFF_UP != 0)
     }
 
-    pub(super) fn hardware(&self, name: &str) -> io::Result<Hardware> {
+    /// Sets the MTU.
+    pub(in crate::port) fn set_mtu(&self, name: &str, mtu: u32) -> io::Result<()> {
+        self.exchange_value(name, libc::SIOCSIFMTU, &mtu.to_ne_bytes())
+            .map(drop)
+    }
+
+    /// Brings the interface up.
+    pub(in crate::port) fn bring_up(&self, name: &str) -> io::Result<()> {
+        let value = self.value(name, libc::SIOCGIFFLAGS)?;
+        let flags = u16::from_ne_bytes([value[0], value[1]]);
+        let flags = flags | u16::try_from(libc::IFF_UP).unwrap_or_default();
+        self.exchange_value(name, libc::SIOCSIFFLAGS, &flags.to_ne_bytes())
+            .map(drop)
+    }
+
+    /// Hardware type and address.
+    pub(in crate::port) fn hardware(&self, name: &str) -> io::Result<Hardware> {
         let value = self.value(name, libc::SIOCGIFHWADDR)?;
         let mut address = [0; 6];
         address.copy_from_slice(&value[2..8]);
@@ -142,7 +157,7 @@ impl Control {
     }
 
     /// Name of the driver, or of the kind of a virtual interface.
-    pub(super) fn driver(&self, name: &str) -> io::Result<String> {
+    pub(in crate::port) fn driver(&self, name: &str) -> io::Result<String> {
         let mut driver = Driver {
             command: GET_DRIVER,
             driver: [0; 32],
@@ -155,7 +170,7 @@ impl Control {
     }
 
     /// Its queues. Drivers that have just one often have no answer (EOPNOTSUPP).
-    pub(super) fn channels(&self, name: &str) -> io::Result<Channels> {
+    pub(in crate::port) fn channels(&self, name: &str) -> io::Result<Channels> {
         let mut channels = ChannelsRequest {
             command: GET_CHANNELS,
             maxima: [0; 4],
@@ -172,7 +187,7 @@ impl Control {
     }
 
     /// Whether `switch` is on.
-    pub(super) fn is_on(&self, name: &str, switch: Switch) -> io::Result<bool> {
+    pub(in crate::port) fn is_on(&self, name: &str, switch: Switch) -> io::Result<bool> {
         match switch.flag() {
             Some(flag) => Ok(self.exchange(name, GET_FLAGS, 0)? & flag != 0),
             None => Ok(self.exchange(name, GET_GRO, 0)? != 0),
@@ -180,7 +195,7 @@ impl Control {
     }
 
     /// Turns `switch`.
-    pub(super) fn turn(&self, name: &str, switch: Switch, on: bool) -> io::Result<()> {
+    pub(in crate::port) fn turn(&self, name: &str, switch: Switch, on: bool) -> io::Result<()> {
         let Some(flag) = switch.flag() else {
             return self.exchange(name, SET_GRO, u32::from(on)).map(drop);
         };
@@ -210,10 +225,20 @@ impl Control {
     }
 
     fn value(&self, name: &str, command: libc::Ioctl) -> io::Result<[u8; 24]> {
+        self.exchange_value(name, command, &[])
+    }
+
+    fn exchange_value(
+        &self,
+        name: &str,
+        command: libc::Ioctl,
+        value: &[u8],
+    ) -> io::Result<[u8; 24]> {
         let mut request = ValueRequest {
             name: name_bytes(name)?,
             value: [0; 24],
         };
+        request.value[..value.len()].copy_from_slice(value);
         // SAFETY: the commands of this file read and write one ifreq, which this is.
         let status = unsafe { libc::ioctl(self.socket.as_raw_fd(), command, &raw mut request) };
         check(status)?;
