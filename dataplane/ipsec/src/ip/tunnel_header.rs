@@ -82,7 +82,7 @@ impl TunnelHeader {
                     source: self.source,
                     destination: self.destination,
                 };
-                *out.first_chunk_mut()? = fields.to_bytes();
+                fields.write(out.first_chunk_mut()?);
             }
         }
         Some(self.length())

@@ -64,6 +64,7 @@ pub struct Chain {
     pub fragment: Option<FragmentHeader>,
 }
 
+//= T107 (RFC 4301 section 4.4.1.1)
 /// Whether the walk steps over `next_header`.
 #[inline]
 #[must_use]
