@@ -57,8 +57,11 @@ pub fn endpoint(address: &Address) -> Option<Endpoint> {
 
 /// Whether the endpoint takes encapsulated ESP at this UDP port.
 #[inline(always)]
-pub fn is_encapsulation(destination: &Address, port: [u8; 2]) -> bool {
-    let key = Encapsulation { destination: *destination, port, reserved: [0; 6] };
+pub fn is_encapsulation(destination: &Address, port: u16) -> bool {
+    let key = Encapsulation {
+        destination: *destination,
+        port: u64::from(port),
+    };
     ENCAPSULATION.get_ptr(&key).is_some()
 }
 
@@ -70,8 +73,12 @@ pub fn is_peer(address: &Address) -> bool {
 
 /// Whether (SPI, protocol, destination) is an SA of ours.
 #[inline(always)]
-pub fn is_sa(destination: &Address, spi: [u8; 4], protocol: u8) -> bool {
-    let key = SaKey { destination: *destination, spi, protocol, reserved: [0; 3] };
+pub fn is_sa(destination: &Address, spi: u32, protocol: u8) -> bool {
+    let key = SaKey {
+        destination: *destination,
+        spi,
+        protocol: u32::from(protocol),
+    };
     SAS.get_ptr(&key).is_some()
 }
 
@@ -97,7 +104,9 @@ pub fn groups(source: &Address, destination: &Address) -> Groups {
 /// Counts a frame. A queue above the map's size, which the loader excludes, counts nowhere.
 #[inline(always)]
 pub fn count(queue: u32, outcome: Outcome, bytes: u64) {
-    let Some(counter) = COUNTERS.get_ptr_mut(counter_index(queue, outcome)) else { return };
+    let Some(counter) = COUNTERS.get_ptr_mut(counter_index(queue, outcome)) else {
+        return;
+    };
     // SAFETY: the value is this CPU's own, and nothing preempts XDP on it; user space only reads.
     let counter = unsafe { &mut *counter };
     counter.packets += 1;

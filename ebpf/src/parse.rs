@@ -1,15 +1,17 @@
 //! Reads the headers that steering needs, within bounds the verifier can follow.
 //!
-//! Only what lies in the frame's first buffer is read; a header beyond it counts as one that the
-//! walk cannot parse. No checksum is verified: the worker does that.
+//! The fixed part of the headers is read in place. What lies at a computed offset (behind IPv4
+//! options or IPv6 extension headers) is copied by a helper: it finds later buffers of a packet
+//! too, and a loader without CAP_PERFMON may not add to a packet pointer. No checksum is
+//! verified: the worker does that.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use xipsec_abi::{Address, limits};
 
 /// Bytes of an Ethernet header.
-pub const ETHERNET: usize = 14;
+const ETHERNET: usize = size_of::<EthernetHeader>();
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -29,33 +31,47 @@ pub mod protocol {
 }
 
 /// A frame of the driver.
-pub struct Frame {
-    data: usize,
-    /// End of the first buffer.
-    end: usize,
+pub struct Frame<'a> {
+    context: &'a XdpContext,
     /// Bytes over all buffers.
     pub length: u64,
 }
 
-impl Frame {
+impl<'a> Frame<'a> {
     #[inline(always)]
-    pub fn new(context: &XdpContext) -> Self {
+    pub fn new(context: &'a XdpContext) -> Self {
         // SAFETY: the context is the one that this program was called with. (The difference of the
         // two pointers would be cheaper, but to see it takes CAP_PERFMON.)
         let length = unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) };
-        Self { data: context.data(), end: context.data_end(), length }
+        Self { context, length }
     }
 
-    /// The `N` bytes at `offset`, if the first buffer has them.
+    /// A `T` of plain bytes at the fixed offset `OFFSET`, if the first buffer has it.
     #[inline(always)]
-    pub fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.data + offset;
-        if start + N > self.end {
+    fn fixed<T: Copy, const OFFSET: usize>(&self) -> Option<T> {
+        let start = self.context.data() + OFFSET;
+        if start + size_of::<T>() > self.context.data_end() {
             return None;
         }
         // SAFETY: the range lies inside the packet by the comparison above, in the form that the
-        // verifier recognises; a byte array has no alignment.
-        Some(unsafe { *(start as *const [u8; N]) })
+        // verifier recognises.
+        Some(unsafe { (start as *const T).read_unaligned() })
+    }
+
+    /// The `N` bytes at `offset`, if the frame has them.
+    #[inline(always)]
+    pub fn bytes<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the kernel checks the range against the frame, and the buffer has N bytes.
+        let status = unsafe {
+            bpf_xdp_load_bytes(
+                self.context.as_ptr().cast(),
+                offset,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        if status == 0 { Some(bytes) } else { None }
     }
 }
 
@@ -67,17 +83,26 @@ pub enum Carried {
     Other,
 }
 
+/// Ethernet II, as it lies on the wire.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct EthernetHeader {
+    destination: [u8; 6],
+    source: [u8; 6],
+    ether_type: [u8; 2],
+}
+
 /// Destination MAC and payload of a frame.
 #[inline(always)]
-pub fn ethernet(frame: &Frame) -> Option<([u8; 6], Carried)> {
-    let destination = frame.bytes::<6>(0)?;
-    let carried = match u16::from_be_bytes(frame.bytes(12)?) {
+pub fn ethernet(frame: &Frame<'_>) -> Option<([u8; 6], Carried)> {
+    let header = frame.fixed::<EthernetHeader, 0>()?;
+    let carried = match u16::from_be_bytes(header.ether_type) {
         IPV4 => Carried::Ipv4,
         IPV6 => Carried::Ipv6,
         other if VLANS.contains(&other) => Carried::Vlan,
         _ => Carried::Other,
     };
-    Some((destination, carried))
+    Some((header.destination, carried))
 }
 
 /// Whether a packet is a fragment.
@@ -99,75 +124,105 @@ pub struct Packet {
     pub hop_limit: u8,
     pub fragment: Fragment,
     /// Where the header of `protocol` starts, except in a later fragment.
-    upper: usize,
+    upper: u32,
     /// Where the packet ends, within the frame.
-    pub end: usize,
+    end: u32,
 }
 
 impl Packet {
     /// `N` bytes at `offset` of the upper header, if the packet has one and they are in it.
     #[inline(always)]
-    pub fn upper<const N: usize>(&self, frame: &Frame, offset: usize) -> Option<[u8; N]> {
-        if self.fragment == Fragment::Later || self.upper + offset + N > self.end {
+    pub fn upper<const N: usize>(&self, frame: &Frame<'_>, offset: u32) -> Option<[u8; N]> {
+        let start = self.upper + offset;
+        if self.fragment == Fragment::Later || start + N as u32 > self.end {
             return None;
         }
-        frame.bytes(self.upper + offset)
+        frame.bytes(start)
     }
 
     /// Bytes from the upper header to the packet's end.
     #[inline(always)]
-    pub fn upper_length(&self) -> usize {
+    pub fn upper_length(&self) -> u32 {
         self.end - self.upper
     }
 }
 
-/// The IPv4 packet of a frame, options skipped (RFC 791 section 3.1).
+/// RFC 791 section 3.1, without options.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Ipv4Header {
+    version_ihl: u8,
+    traffic_class: u8,
+    length: [u8; 2],
+    identification: [u8; 2],
+    fragment: [u8; 2],
+    hop_limit: u8,
+    protocol: u8,
+    checksum: [u8; 2],
+    source: u32,
+    destination: u32,
+}
+
+/// The IPv4 packet of a frame, options skipped.
 #[inline(always)]
-pub fn ipv4(frame: &Frame) -> Option<Packet> {
-    let header = frame.bytes::<20>(ETHERNET)?;
-    let [version_ihl, _, l0, l1, _, _, f0, f1, hop_limit, protocol, _, _, addresses @ ..] = header;
-    let header_length = usize::from(version_ihl & 0x0f) * 4;
-    let length = usize::from(u16::from_be_bytes([l0, l1]));
-    let upper = ETHERNET + header_length;
-    let end = ETHERNET + length;
-    if version_ihl >> 4 != 4 || header_length < 20 || length < header_length || end as u64 > frame.length {
+pub fn ipv4(frame: &Frame<'_>) -> Option<Packet> {
+    let header = frame.fixed::<Ipv4Header, ETHERNET>()?;
+    let header_length = u32::from(header.version_ihl & 0x0f) * 4;
+    let length = u32::from(u16::from_be_bytes(header.length));
+    let end = ETHERNET as u32 + length;
+    if header.version_ihl >> 4 != 4
+        || header_length < 20
+        || length < header_length
+        || u64::from(end) > frame.length
+    {
         return None;
     }
-    let fragment = match u16::from_be_bytes([f0, f1]) & 0x3fff {
+    let fragment = match u16::from_be_bytes(header.fragment) & 0x3fff {
         0 => Fragment::Whole,
         0x2000 => Fragment::First,
         _ => Fragment::Later,
     };
-    let [a, b, c, d, e, f, g, h] = addresses;
     Some(Packet {
-        source: Address::v4([a, b, c, d]),
-        destination: Address::v4([e, f, g, h]),
-        protocol,
-        hop_limit,
+        source: Address::v4(header.source.to_ne_bytes()),
+        destination: Address::v4(header.destination.to_ne_bytes()),
+        protocol: header.protocol,
+        hop_limit: header.hop_limit,
         fragment,
-        upper,
+        upper: ETHERNET as u32 + header_length,
         end,
     })
+}
+
+/// RFC 8200 section 3.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Ipv6Header {
+    version: u8,
+    class_and_label: [u8; 3],
+    length: [u8; 2],
+    next: u8,
+    hop_limit: u8,
+    source: [u64; 2],
+    destination: [u64; 2],
 }
 
 /// The IPv6 packet of a frame, extension headers walked (RFC 8200 section 4). A jumbogram is one
 /// that cannot be parsed.
 #[inline(always)]
-pub fn ipv6(frame: &Frame) -> Option<Packet> {
-    let [version, _, _, _, l0, l1, next, hop_limit] = frame.bytes::<8>(ETHERNET)?;
-    let source = Address::v6(frame.bytes(ETHERNET + 8)?);
-    let destination = Address::v6(frame.bytes(ETHERNET + 24)?);
-    let end = ETHERNET + 40 + usize::from(u16::from_be_bytes([l0, l1]));
-    if version >> 4 != 6 || end as u64 > frame.length {
+pub fn ipv6(frame: &Frame<'_>) -> Option<Packet> {
+    let header = frame.fixed::<Ipv6Header, ETHERNET>()?;
+    let upper = (ETHERNET + size_of::<Ipv6Header>()) as u32;
+    let end = upper + u32::from(u16::from_be_bytes(header.length));
+    if header.version >> 4 != 6 || u64::from(end) > frame.length {
         return None;
     }
     let mut packet = Packet {
-        source,
-        destination,
-        protocol: next,
-        hop_limit,
+        source: Address::v6(header.source),
+        destination: Address::v6(header.destination),
+        protocol: header.next,
+        hop_limit: header.hop_limit,
         fragment: Fragment::Whole,
-        upper: ETHERNET + 40,
+        upper,
         end,
     };
     for _ in 0..limits::EXTENSION_HEADERS {
@@ -196,10 +251,14 @@ fn is_extension(protocol: u8) -> bool {
 /// Steps over one extension header. All kinds are at least 8 bytes long and start with the next
 /// header's number.
 #[inline(always)]
-fn skip_extension(frame: &Frame, packet: &mut Packet) -> Option<()> {
+fn skip_extension(frame: &Frame<'_>, packet: &mut Packet) -> Option<()> {
     let [next, units, o0, o1] = frame.bytes::<4>(packet.upper)?;
     let is_fragment_header = packet.protocol == protocol::FRAGMENT;
-    let length = if is_fragment_header { 8 } else { (usize::from(units) + 1) * 8 };
+    let length = if is_fragment_header {
+        8
+    } else {
+        (u32::from(units) + 1) * 8
+    };
     packet.upper += length;
     packet.protocol = next;
     if packet.upper > packet.end {
@@ -223,16 +282,17 @@ pub fn is_neighbor_discovery(icmp_type: u8) -> bool {
 
 /// ARP, or IPv6 neighbour discovery as it comes: without extension headers.
 #[inline(always)]
-pub fn is_address_resolution(frame: &Frame) -> bool {
-    let Some(ether_type) = frame.bytes::<2>(12) else { return true };
-    match u16::from_be_bytes(ether_type) {
+pub fn is_address_resolution(frame: &Frame<'_>) -> bool {
+    let Some(ethernet) = frame.fixed::<EthernetHeader, 0>() else {
+        return true;
+    };
+    match u16::from_be_bytes(ethernet.ether_type) {
         ARP => true,
-        IPV6 => {
-            let next = frame.bytes::<1>(ETHERNET + 6);
-            let icmp_type = frame.bytes::<1>(ETHERNET + 40);
-            next == Some([protocol::ICMPV6])
-                && icmp_type.is_some_and(|[icmp_type]| is_neighbor_discovery(icmp_type))
-        }
+        IPV6 => frame
+            .fixed::<(Ipv6Header, u8), ETHERNET>()
+            .is_some_and(|(header, icmp_type)| {
+                header.next == protocol::ICMPV6 && is_neighbor_discovery(icmp_type)
+            }),
         _ => false,
     }
 }

@@ -39,19 +39,27 @@ pub struct Decision {
 impl Decision {
     #[inline(always)]
     const fn pass(outcome: Outcome) -> Self {
-        Self { outcome, verdict: Verdict::Pass }
+        Self {
+            outcome,
+            verdict: Verdict::Pass,
+        }
     }
 
     #[inline(always)]
     const fn socket(outcome: Outcome) -> Self {
-        Self { outcome, verdict: Verdict::Socket }
+        Self {
+            outcome,
+            verdict: Verdict::Socket,
+        }
     }
 }
 
 /// The first rule that matches.
 #[inline(always)]
-pub fn decide(frame: &Frame) -> Decision {
-    let Some(port) = maps::port() else { return Decision::pass(Outcome::PassUnmatched) };
+pub fn decide(frame: &Frame<'_>) -> Decision {
+    let Some(port) = maps::port() else {
+        return Decision::pass(Outcome::PassUnmatched);
+    };
     let Some((mac, carried)) = parse::ethernet(frame) else {
         return Decision::pass(Outcome::PassNotIp);
     };
@@ -64,7 +72,9 @@ pub fn decide(frame: &Frame) -> Decision {
         Carried::Ipv4 => parse::ipv4(frame),
         Carried::Ipv6 => parse::ipv6(frame),
     };
-    let Some(packet) = packet else { return Decision::pass(Outcome::PassUnparsed) };
+    let Some(packet) = packet else {
+        return Decision::pass(Outcome::PassUnparsed);
+    };
     let datagram = Datagram::of(frame, &packet);
     if port.side == side::UNPROTECTED
         && let Some(decision) = for_endpoint(frame, port, &packet, datagram)
@@ -88,7 +98,7 @@ struct Datagram {
 
 impl Datagram {
     #[inline(always)]
-    fn of(frame: &Frame, packet: &Packet) -> Option<Self> {
+    fn of(frame: &Frame<'_>, packet: &Packet) -> Option<Self> {
         if packet.protocol != protocol::UDP {
             return None;
         }
@@ -110,7 +120,7 @@ impl Datagram {
 /// Rules 3 and 4: IPsec for an endpoint, bare and in UDP.
 #[inline(always)]
 fn for_endpoint(
-    frame: &Frame,
+    frame: &Frame<'_>,
     port: &Port,
     packet: &Packet,
     datagram: Option<Datagram>,
@@ -119,12 +129,24 @@ fn for_endpoint(
         protocol::ESP => {
             let endpoint = maps::endpoint(&packet.destination)?;
             let spi = packet.upper::<4>(frame, 0);
-            Some(by_sa(endpoint, packet, spi, protocol::ESP, Outcome::SocketIpsec))
+            Some(by_sa(
+                endpoint,
+                packet,
+                spi,
+                protocol::ESP,
+                Outcome::SocketIpsec,
+            ))
         }
         protocol::AH => {
             let endpoint = maps::endpoint(&packet.destination)?;
             let spi = packet.upper::<4>(frame, 4);
-            Some(by_sa(endpoint, packet, spi, protocol::AH, Outcome::SocketIpsec))
+            Some(by_sa(
+                endpoint,
+                packet,
+                spi,
+                protocol::AH,
+                Outcome::SocketIpsec,
+            ))
         }
         protocol::UDP => {
             let endpoint = maps::endpoint(&packet.destination)?;
@@ -150,7 +172,9 @@ fn by_sa(
         return Decision::socket(outcome);
     }
     match spi {
-        Some(spi) if maps::is_sa(&packet.destination, spi, protocol) => Decision::socket(outcome),
+        Some(spi) if maps::is_sa(&packet.destination, u32::from_be_bytes(spi), protocol) => {
+            Decision::socket(outcome)
+        }
         _ => Decision::pass(Outcome::PassListed),
     }
 }
@@ -168,15 +192,15 @@ fn udp_fragment(endpoint: Endpoint, port: &Port) -> Decision {
 /// Rule 4, unfragmented. A length that is wrong is the worker's to count.
 #[inline(always)]
 fn encapsulated(
-    frame: &Frame,
+    frame: &Frame<'_>,
     endpoint: Endpoint,
     packet: &Packet,
     datagram: Datagram,
 ) -> Option<Decision> {
-    if !maps::is_encapsulation(&packet.destination, datagram.destination.to_be_bytes()) {
+    if !maps::is_encapsulation(&packet.destination, datagram.destination) {
         return None;
     }
-    let length = usize::from(datagram.length);
+    let length = u32::from(datagram.length);
     let is_consistent = length >= 8 && length <= packet.upper_length();
     if is_consistent && length <= 9 {
         let is_keepalive = length == 9 && packet.upper::<1>(frame, 8) == Some(KEEPALIVE);
@@ -186,16 +210,26 @@ fn encapsulated(
             Decision::pass(Outcome::PassMarker)
         });
     }
-    let spi = if is_consistent && length >= 12 { packet.upper::<4>(frame, 8) } else { None };
+    let spi = if is_consistent && length >= 12 {
+        packet.upper::<4>(frame, 8)
+    } else {
+        None
+    };
     if spi == Some(NON_ESP_MARKER) {
         return Some(Decision::pass(Outcome::PassMarker));
     }
-    Some(by_sa(endpoint, packet, spi, protocol::ESP, Outcome::SocketEncapsulated))
+    Some(by_sa(
+        endpoint,
+        packet,
+        spi,
+        protocol::ESP,
+        Outcome::SocketEncapsulated,
+    ))
 }
 
 /// Rule 5: what no policy may take from the kernel.
 #[inline(always)]
-fn built_in(frame: &Frame, packet: &Packet, datagram: Option<Datagram>) -> Option<Outcome> {
+fn built_in(frame: &Frame<'_>, packet: &Packet, datagram: Option<Datagram>) -> Option<Outcome> {
     // A neighbour discovery message is never a fragment and never forwarded (RFC 4861 section 4,
     // RFC 6980).
     if packet.protocol == protocol::ICMPV6
@@ -208,7 +242,11 @@ fn built_in(frame: &Frame, packet: &Packet, datagram: Option<Datagram>) -> Optio
         return Some(Outcome::PassNeighborDiscovery);
     }
     if let Some(datagram) = datagram {
-        let dhcp = if packet.destination.family == IPV4 { DHCPV4 } else { DHCPV6 };
+        let dhcp = if packet.destination.family == IPV4 {
+            DHCPV4
+        } else {
+            DHCPV6
+        };
         if datagram.is_between(dhcp) {
             return Some(Outcome::PassDhcp);
         }
@@ -232,9 +270,10 @@ fn built_in(frame: &Frame, packet: &Packet, datagram: Option<Datagram>) -> Optio
 /// Multicast, or IPv4's limited broadcast.
 #[inline(always)]
 fn is_multicast(address: &Address) -> bool {
-    let [first, second, third, fourth, ..] = address.octets;
+    let octets = address.leading_octets();
+    let [first, ..] = octets;
     if address.family == IPV4 {
-        first & 0xf0 == 0xe0 || [first, second, third, fourth] == [255; 4]
+        first & 0xf0 == 0xe0 || octets == [255; 4]
     } else {
         first == 0xff
     }
@@ -243,7 +282,7 @@ fn is_multicast(address: &Address) -> bool {
 /// 169.254.0.0/16 (RFC 3927), fe80::/10.
 #[inline(always)]
 fn is_link_local(address: &Address) -> bool {
-    let [first, second, ..] = address.octets;
+    let [first, second, ..] = address.leading_octets();
     if address.family == IPV4 {
         first == 169 && second == 254
     } else {
@@ -259,18 +298,31 @@ fn by_policy(port: &Port, packet: &Packet) -> Decision {
         return Decision::pass(Outcome::PassLocal);
     }
     let groups = maps::groups(&packet.source, &packet.destination);
-    let verdict = if groups.closed == 0 { Verdict::Socket } else { Verdict::SocketOrDrop };
+    let verdict = if groups.closed == 0 {
+        Verdict::Socket
+    } else {
+        Verdict::SocketOrDrop
+    };
     if is_local {
         return match groups.closed {
             0 => Decision::pass(Outcome::PassLocal),
-            _ => Decision { outcome: Outcome::SocketLocal, verdict },
+            _ => Decision {
+                outcome: Outcome::SocketLocal,
+                verdict,
+            },
         };
     }
     if groups.any != 0 {
-        return Decision { outcome: Outcome::SocketPolicy, verdict };
+        return Decision {
+            outcome: Outcome::SocketPolicy,
+            verdict,
+        };
     }
     if port.discard_unmatched != 0 {
-        return Decision { outcome: Outcome::DropUnmatched, verdict: Verdict::Drop };
+        return Decision {
+            outcome: Outcome::DropUnmatched,
+            verdict: Verdict::Drop,
+        };
     }
     Decision::pass(Outcome::PassUnmatched)
 }

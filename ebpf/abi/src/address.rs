@@ -11,36 +11,45 @@ pub const IPV6: u64 = 6;
 /// Bits of the family in front of a prefix of an LPM key: a prefix of n bits has n and this.
 pub const TRIE_FAMILY_BITS: u32 = 64;
 
-/// An address. Eight bytes of family keep the values of LPM tries aligned.
+/// An address. Eight bytes of family keep the values of LPM tries aligned; words instead of octets
+/// keep the program from moving single bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// [`IPV4`] or [`IPV6`], in the machine's byte order.
     pub family: u64,
-    /// Network byte order; IPv4: the first four, the rest zero.
-    pub octets: [u8; 16],
+    /// Network byte order in memory; IPv4: the first four octets, the rest zero.
+    pub words: [u64; 2],
 }
 
 impl Address {
-    /// From the bytes of an IPv4 header.
+    /// From an IPv4 header's four octets.
     #[must_use]
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self {
             family: IPV4,
-            octets: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            words: [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0],
         }
     }
 
-    /// From the bytes of an IPv6 header.
+    /// From an IPv6 header's two words, as they lie in memory.
     #[must_use]
     #[inline(always)]
-    pub const fn v6(octets: [u8; 16]) -> Self {
+    pub const fn v6(words: [u64; 2]) -> Self {
         Self {
             family: IPV6,
-            octets,
+            words,
         }
+    }
+
+    /// The first octets.
+    #[must_use]
+    #[inline(always)]
+    pub const fn leading_octets(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.words[0].to_ne_bytes();
+        [a, b, c, d]
     }
 }
 
@@ -48,7 +57,11 @@ impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::v4(address.octets()),
-            IpAddr::V6(address) => Self::v6(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+                let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                Self::v6([first, u64::from_ne_bytes([i, j, k, l, m, n, o, p])])
+            }
         }
     }
 }
@@ -59,12 +72,10 @@ impl From<IpAddr> for Address {
 pub struct SaKey {
     /// Outer destination.
     pub destination: Address,
-    /// Network byte order.
-    pub spi: [u8; 4],
+    /// In the machine's byte order.
+    pub spi: u32,
     /// 50 (ESP) or 51 (AH).
-    pub protocol: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    pub protocol: u32,
 }
 
 /// Key of map `encapsulation`: a UDP port at which an endpoint takes encapsulated ESP (RFC 3948).
@@ -73,10 +84,8 @@ pub struct SaKey {
 pub struct Encapsulation {
     /// Outer destination.
     pub destination: Address,
-    /// Network byte order.
-    pub port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// UDP port, in the machine's byte order.
+    pub port: u64,
 }
 
 /// Key of an LPM trie: what `struct bpf_lpm_trie_key_u8` holds for [`Address`].

@@ -352,24 +352,16 @@ impl MapContents {
             )
         };
         let encapsulation = |&(destination, port): &(IpAddr, u16)| {
-            let (destination, port) = (destination.into(), port.to_be_bytes());
-            (
-                Encapsulation {
-                    destination,
-                    port,
-                    reserved: [0; 6],
-                },
-                1,
-            )
+            let (destination, port) = (destination.into(), u64::from(port));
+            (Encapsulation { destination, port }, 1)
         };
         let sa = |&(destination, protocol, spi): &(IpAddr, u8, u32)| {
-            let (destination, spi) = (destination.into(), spi.to_be_bytes());
+            let (destination, protocol) = (destination.into(), u32::from(protocol));
             (
                 SaKey {
                     destination,
                     spi,
                     protocol,
-                    reserved: [0; 3],
                 },
                 1,
             )
