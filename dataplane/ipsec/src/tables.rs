@@ -5,10 +5,9 @@
 
 use std::net::IpAddr;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
-use crate::packet::builtin::{Builtin, builtin};
-use crate::packet::{Packet, Version, address_bits};
+use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
@@ -115,14 +114,13 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Builds the tables. `policies` stand in file order, `slots` says where each SA lives.
+    /// Builds the tables. `policies` stand in file order.
     ///
     /// # Errors
-    /// [`UnknownSa`] when a policy names an SA that has no slot.
+    /// [`UnknownSa`] when a policy names an SA that `sad` does not have.
     pub fn new(
         sad: Sad,
         policies: &[PolicyParameters],
-        slots: &HashMap<String, SaSlot>,
         local: LocalAddresses,
         unmatched: Unmatched,
     ) -> Result<Self, UnknownSa> {
@@ -133,7 +131,7 @@ impl Tables {
                 Direction::In => &mut inbound,
                 Direction::Out => &mut outbound,
             };
-            side.push(policy(PolicyIndex(index), parameters, slots)?);
+            side.push(policy(PolicyIndex(index), parameters, &sad)?);
         }
         let mut tables = Self {
             sad,
@@ -260,7 +258,7 @@ impl Tables {
     #[must_use]
     pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Option<&Sa> {
         let single = |bundle: &Vec<SaSlot>| match bundle[..] {
-            [slot] => self.sad.sa(slot),
+            [slot] => self.sad.by_slot(slot).map(|sa| &**sa),
             _ => None,
         };
         let newest = policy.bundles.last().and_then(single)?;
@@ -287,10 +285,11 @@ fn endpoint(address: IpAddr) -> Endpoint {
 fn policy(
     index: PolicyIndex,
     parameters: &PolicyParameters,
-    slots: &HashMap<String, SaSlot>,
+    sad: &Sad,
 ) -> Result<Policy, UnknownSa> {
     let slot = |name: &String| {
-        slots.get(name).copied().ok_or_else(|| UnknownSa {
+        let sa = sad.by_name(name).map(|sa| sa.slot);
+        sa.ok_or_else(|| UnknownSa {
             policy: parameters.name.clone(),
             sa: name.clone(),
         })

@@ -12,6 +12,9 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// The only byte of a NAT keepalive (RFC 3948 §2.3).
 const KEEPALIVE: u8 = 0xff;
 
+/// [`udp::LENGTH`] as an offset.
+const UDP_HEADER: u16 = 8;
+
 pub(super) fn run(batch: &mut [Item<'_>], context: &Context<'_, '_>) {
     for item in batch {
         match decide(item.source, &item.packet, context.tables) {
@@ -94,7 +97,7 @@ fn encapsulated(ip: &[u8], packet: &Packet, tables: &Tables) -> Result<Class, Dr
         _ if payload.starts_with(&NON_ESP_MARKER) => Ok(other),
         _ => Ok(Class::Protected {
             kind: Kind::EspInUdp(header.destination),
-            offset: start + (packet.length - start).min(8),
+            offset: start + UDP_HEADER,
             end: start + header.length,
         }),
     }

@@ -4,6 +4,7 @@ use crate::inbound::{Consumed, Item, Verdict};
 use crate::ip::tunnel_header::ecn_decapsulate;
 use crate::packet::{Packet, Version, parse, protocol};
 use crate::verdict::DropReason;
+use crate::wire::{ipv4, ipv6};
 
 /// Pad length and next header.
 const TRAILER: usize = 2;
@@ -52,9 +53,13 @@ fn decide(text: &mut [u8], outer: u8) -> Result<Content, DropReason> {
         .get_mut(..usize::from(inner.length))
         .unwrap_or(&mut []);
     //= T63 T142 (RFC 6040 section 4.2)
-    let traffic_class = ecn_decapsulate(outer, content)?;
+    ecn_decapsulate(outer, content)?;
+    let marked = match version {
+        Version::V4 => ipv4::Header::parse(content).map(ipv4::Header::traffic_class),
+        Version::V6 => ipv6::Header::parse(content).map(ipv6::Header::traffic_class),
+    };
     Ok(Content::Packet(Packet {
-        traffic_class,
+        traffic_class: marked.unwrap_or(inner.traffic_class),
         ..inner
     }))
 }

@@ -43,10 +43,7 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 }
 
 /// The SA that serves the packet and the number on the wire; `None` for clear transit.
-fn find<'a>(
-    item: &Item<'_>,
-    tables: &'a Tables,
-) -> Result<Option<(&'a Sa, u32)>, DropReason> {
+fn find<'a>(item: &Item<'_>, tables: &'a Tables) -> Result<Option<(&'a Sa, u32)>, DropReason> {
     let protected = item
         .source
         .get(usize::from(item.header_offset)..usize::from(item.end))
@@ -65,7 +62,7 @@ fn find<'a>(
     let packet = &item.packet;
     let found = tables
         .sad
-        .find(header.spi, protocol, packet.version, packet.destination);
+        .lookup(header.spi, protocol, packet.version, packet.destination);
     let Some(sa) = found else {
         //= T23 (RFC 4303 section 3.4.2)
         return if !tables.is_local(packet.version, packet.destination) {
@@ -125,7 +122,11 @@ fn clear(
         return (Verdict::Host, Some(index));
     }
     let ours = tables.is_local(packet.version, packet.destination);
-    let bypassed = if ours { Verdict::Host } else { Verdict::Forward };
+    let bypassed = if ours {
+        Verdict::Host
+    } else {
+        Verdict::Forward
+    };
     let decision = tables
         .inbound
         .decide(packet, Passage::Clear, context.memory, context.now);

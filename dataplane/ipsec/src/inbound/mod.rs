@@ -166,6 +166,3 @@ pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         verify::run(batch, context);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -46,8 +46,7 @@ pub enum Verdict {
     Drop(DropReason),
     /// To the machine itself, as received.
     Host,
-    /// The SA's state lives on that worker: hand the packet over, nothing was changed but the
-    /// policy's counter, which the other worker takes back by [`Item::counted`].
+    /// The SA's state lives on that worker: hand the packet over, nothing was changed or counted.
     Elsewhere(u16),
     /// Too long and not to be fragmented: counts as `too_big`; an ICMP error tells this MTU.
     TooBig(u16),
@@ -170,6 +169,3 @@ pub fn protect(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         seal::run(batch);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,33 +1,33 @@
 //! What the SPD says, which SA protects, and whether that SA still can (RFC 4301 §5.1, RFC 4303
 //! §3.3.3).
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::ip::icmp_error::quoted_packet;
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::Packet;
 use crate::policy::fragments::Passage;
-use crate::policy::{Action, Decision, Policy};
 use crate::policy::selector::turned;
+use crate::policy::{Action, Decision, Policy};
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
+use crate::sa::state::Ownership;
 use crate::tables::{Tables, Unmatched};
 use crate::verdict::DropReason;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for item in batch {
         let found = consult(item, context);
-        item.verdict = match found {
-            Ok(verdict) => verdict,
-            Err(reason) => Verdict::Drop(reason),
-        };
-        context.count_policy(item.policy, item.packet.length);
+        item.verdict = found.unwrap_or_else(Verdict::Drop);
+        // The other worker asks again, and counts.
+        if !matches!(item.verdict, Verdict::Elsewhere(_)) {
+            context.count_policy(item.policy, item.packet.length);
+        }
     }
 }
 
 /// A packet's fate as far as policy and its SA's limits go.
-fn consult<'a>(
-    item: &mut Item<'a>,
-    context: &mut Context<'a, '_>,
-) -> Result<Verdict, DropReason> {
+fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Verdict, DropReason> {
     let tables = context.tables;
     let packet = &item.packet;
     if let Some(index) = tables.builtin(item.source, packet) {
@@ -71,10 +71,15 @@ fn consult<'a>(
         .ok_or(DropReason::Unsupported)?;
     carries(sa)?;
     item.sa = Some(sa);
-    let home = context.ready(sa)?;
-    if let Some(worker) = home {
-        return Ok(Verdict::Elsewhere(worker));
+    match context.states.adopt(sa) {
+        Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
+        Ownership::Gone => return Err(DropReason::SaExpired),
+        Ownership::Mine => {}
     }
+    let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
+    //= T04 T57 (RFC 4303 section 3.3.3)
+    state.check_lifetime(&sa.parameters.lifetime, context.now)?;
+    state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
     //= T58 T115 (RFC 4301 section 5.1.2.1)
     if !item.from_host && packet.hop_limit <= 1 {
         return Err(DropReason::HopLimit);

@@ -69,7 +69,8 @@ impl Spd {
             .any(|policy| sees_upper(&policy.selector));
         let first = Classifier::new(direction, selectors());
         let blind = with_ports.then(|| {
-            let stripped = selectors().map(|(position, selector)| (position, without_ports(selector)));
+            let stripped =
+                selectors().map(|(position, selector)| (position, without_ports(selector)));
             Classifier::new(direction, stripped)
         });
         let pairs = Classifier::new(
