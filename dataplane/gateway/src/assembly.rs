@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::HashMap;
 use ipsec::crypto::KeyError;
 use ipsec::policy::PolicyParameters;
 use ipsec::sa::association::SaParameters;
 use ipsec::sa::database::Sad;
+use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
 use ipsec::sa::{Sa, SaSlot, SaState};
 use ipsec::tables::{LocalAddresses, Tables, Unmatched};
@@ -61,17 +61,25 @@ pub fn sas(
             .map_err(|error| AssemblyError::Key(name.clone(), error))?;
         let state = SaState::new(
             &sa.parameters,
-            Start { sequence: start.sequence, window: saved(start, &name)? },
+            &Start { sequence: start.sequence, window: saved(start, &name)? },
             now,
         );
         sa.published.reserved_end.store(start.reserved_end, Ordering::Release);
-        state.publish(&sa.published);
+        state.publish(&sa.parameters.lifetime, now, &sa.published);
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
         }
         sas.push(Arc::new(sa));
     }
     Ok(sas)
+}
+
+fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, AssemblyError> {
+    if start.window.is_empty() {
+        return Ok(None);
+    }
+    let window = SavedWindow::from_bytes(&start.window);
+    window.map(Some).ok_or_else(|| AssemblyError::Window(name.to_owned()))
 }
 
 /// Puts SAs and policies together.
@@ -84,11 +92,9 @@ pub fn tables(
     local: impl IntoIterator<Item = IpAddr>,
     unmatched: Unmatched,
 ) -> Result<Tables, AssemblyError> {
-    let slots: HashMap<String, SaSlot> =
-        sas.iter().map(|sa| (sa.name.to_string(), sa.slot)).collect();
     let sad = Sad::new(sas).map_err(|error| AssemblyError::Tables(error.to_string()))?;
     let local: LocalAddresses = local.into_iter().collect();
-    Tables::new(sad, policies, &slots, local, unmatched)
+    Tables::new(sad, policies, local, unmatched)
         .map_err(|error| AssemblyError::Tables(error.to_string()))
 }
 

@@ -1,13 +1,13 @@
 //! Aligned columns for people, in the manner of `ss` and `kubectl`: no boxes, no colours.
 
-use comfy_table::presets::NOTHING;
+use comfy_table::TableStyle;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 /// A table of `rows` under `header`. Columns whose header starts with `>` are aligned right.
 #[must_use]
 pub fn render(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| name.trim_start_matches('>')));
     for (index, name) in header.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {

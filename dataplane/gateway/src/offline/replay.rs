@@ -1,9 +1,10 @@
 //! `xipsec replay`: the same pipeline over capture files, one packet at a time, in the order of
 //! their timestamps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipsec::crypto::iv::RandomIvs;
 use ipsec::tables::Unmatched;
 use ipsec::time::{MILLISECOND, Time};
 use ipsec::verdict::DropReason;
@@ -48,14 +49,23 @@ pub enum ReplayError {
     #[error("{0}: no such port in the configuration (`host` is the machine itself)")]
     UnknownPort(String),
     /// A capture cannot be read or written.
-    #[error("{}: {1}", .0.display())]
-    Capture(PathBuf, String),
+    #[error("{}: {why}", file.display())]
+    Capture {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// SAs and policies cannot be put together.
     #[error(transparent)]
     Assembly(#[from] AssemblyError),
     /// The kernel gives no descriptors.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+}
+
+fn capture_error(file: &Path, why: String) -> ReplayError {
+    ReplayError::Capture { file: file.to_owned(), why }
 }
 
 /// What the machine was given.
@@ -127,11 +137,11 @@ fn read_inputs(
     for (name, path) in &plan.inputs {
         let entry = entry(config, name)?;
         let contents = capture::read(path)
-            .map_err(|error| ReplayError::Capture(path.clone(), error))?;
+            .map_err(|error| capture_error(path, error))?;
         if let Some(what) = contents.damage {
             let number = contents.packets.len() + 1;
             let why = format!("packet {number}: {what}");
-            damage.push(ReplayError::Capture(path.clone(), why));
+            damage.push(capture_error(path, why));
         }
         packets.extend(contents.packets.into_iter().map(|packet| (entry, packet)));
     }
@@ -157,19 +167,15 @@ impl Outputs {
             host: Vec::new(),
             drops: None,
         };
-        let failed = |path: &PathBuf| {
-            let path = path.clone();
-            move |error| ReplayError::Capture(path, error)
-        };
         for (name, path) in &plan.outputs {
-            let writer = Writer::create(path).map_err(failed(path))?;
+            let writer = Writer::create(path).map_err(|error| capture_error(path, error))?;
             match entry(config, name)? {
                 Entry::Port(port) => outputs.by_port[port].push((path.clone(), writer)),
                 Entry::Host => outputs.host.push((path.clone(), writer)),
             }
         }
         if let Some(path) = &plan.drops {
-            let writer = Writer::create_pcapng(path).map_err(failed(path))?;
+            let writer = Writer::create_pcapng(path).map_err(|error| capture_error(path, error))?;
             outputs.drops = Some((path.clone(), writer));
         }
         Ok(outputs)
@@ -178,7 +184,7 @@ impl Outputs {
     fn finish(self) -> Result<(), ReplayError> {
         let files = self.by_port.into_iter().flatten().chain(self.host).chain(self.drops);
         for (path, writer) in files {
-            writer.finish().map_err(|error| ReplayError::Capture(path, error.to_string()))?;
+            writer.finish().map_err(|error| capture_error(&path, error.to_string()))?;
         }
         Ok(())
     }
@@ -192,7 +198,7 @@ fn append(
     for (path, writer) in files {
         writer
             .write(timestamp, frame, None)
-            .map_err(|error| ReplayError::Capture(path.clone(), error))?;
+            .map_err(|error| capture_error(path, error))?;
     }
     Ok(())
 }
@@ -235,6 +241,9 @@ impl Pipeline {
             errors_per_second: config.dataplane.icmp.errors_per_second,
             remembered_fragments: fragments.packets as usize,
             fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
+            // As foreseeable as the rest: the same captures give the same output.
+            ivs: RandomIvs::seeded(&[0; 32], 0),
+            flow_label_seed: 0,
             block: Arc::new(Block::new(config.ports.len())),
             policies: Arc::clone(&policies),
             neighbor_requests: None,
@@ -287,7 +296,7 @@ impl Pipeline {
                 if let Some((path, writer)) = &mut outputs.drops {
                     writer
                         .write(packet.timestamp, &packet.frame, Some(reason.name()))
-                        .map_err(|error| ReplayError::Capture(path.clone(), error))?;
+                        .map_err(|error| capture_error(path, error))?;
                 }
             }
         }

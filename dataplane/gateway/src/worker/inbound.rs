@@ -60,7 +60,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> ArrayVec<Fate, BATCH> {
         let mut items: ArrayVec<Item<'_>, BATCH> =
             sources.iter().map(|source| Item::new(source.ip(), source.packet)).collect();
-        inbound::admit(&mut items, &mut self.context(snapshot, now));
+        inbound::admit(&mut items, &mut self.inbound_context(snapshot, now));
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             if item.verdict != Verdict::Continue {
                 continue;
@@ -73,7 +73,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
         }
-        inbound::open(&mut items, &mut self.context(snapshot, now));
+        inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
         for item in &items {
             self.show_policy(item.policy);
         }

@@ -6,7 +6,7 @@ use ipsec::ip::fragment;
 use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
-use ipsec::sa::Sa;
+use ipsec::sa::{Sa, SaSlot};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -22,9 +22,11 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
-struct Fate<'a> {
+struct Fate {
     verdict: Verdict,
-    sa: Option<&'a Sa>,
+    sa: Option<SaSlot>,
+    /// Of the sealed packet.
+    outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
     way: Option<(Path, Link)>,
@@ -40,7 +42,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) -> Ends {
         let mut items = items(sources);
-        outbound::select(&mut items, &mut self.context(snapshot, now));
+        outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
@@ -51,13 +53,13 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// From `select` to sealed packets in frames of their egress ports.
-    fn seal<'s>(
+    fn seal(
         &mut self,
-        items: ArrayVec<Item<'s>, BATCH>,
+        items: ArrayVec<Item<'_>, BATCH>,
         buffers: &mut [Option<P::Transmit>; BATCH],
-        snapshot: &'s Snapshot,
+        snapshot: &Snapshot,
         now: Time,
-    ) -> ArrayVec<Fate<'s>, BATCH> {
+    ) -> ArrayVec<Fate, BATCH> {
         // A shorter life, so that the items may borrow the buffers too.
         let mut items: ArrayVec<Item<'_>, BATCH> = items;
         let mut ways: ArrayVec<Option<Path>, BATCH> = ArrayVec::new();
@@ -69,7 +71,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             item.mtu = way.map_or(u16::MAX, |path| path.mtu);
             ways.push(way);
         }
-        outbound::fit(&mut items, &mut self.context(snapshot, now));
+        outbound::fit(&mut items);
         let mut links: ArrayVec<Option<Link>, BATCH> = ArrayVec::new();
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
@@ -87,7 +89,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
         }
-        outbound::protect(&mut items, &mut self.context(snapshot, now));
+        outbound::protect(&mut items, &mut self.outbound_context(snapshot, now));
         for item in &items {
             self.show_policy(item.policy);
         }
@@ -98,8 +100,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             .zip(ways)
             .map(|(item, way)| Fate {
                 verdict: item.verdict,
-                sa: item.sa,
-                split: item.split,
+                sa: item.sa.map(|sa| sa.slot),
+                outer: item.sa.map_or(Version::V4, outer_version),
+                split: item.fragment_outer,
                 way,
             })
             .collect()
@@ -119,7 +122,7 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn end_outbound(
         &mut self,
-        fate: &Fate<'_>,
+        fate: &Fate,
         source: &mut Source<'_>,
         buffer: Option<P::Transmit>,
         snapshot: &Snapshot,
@@ -163,18 +166,15 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// A sealed packet leaves, whole or (RFC 2473 §7.1) in fragments.
     fn leave(
         &mut self,
-        fate: &Fate<'_>,
+        fate: &Fate,
         way: (Path, Link),
         (mut buffer, length): (P::Transmit, usize),
         snapshot: &Snapshot,
         arrival: Arrival,
         now: Time,
     ) {
-        let version = fate.sa.map_or(Version::V4, |sa| {
-            if sa.parameters.destination.is_ipv4() { Version::V4 } else { Version::V6 }
-        });
         if !fate.split {
-            return self.finish(snapshot, way, buffer, (version, length), arrival, now);
+            return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
         }
         let outer = &buffer.room()[ETHERNET..ETHERNET + length];
         if let Ok(packet) = packet::parse(outer) {
@@ -221,7 +221,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// Cuts a packet that is too long before sealing and offers each piece to the same SA.
     fn fragment(
         &mut self,
-        fate: &Fate<'_>,
+        fate: &Fate,
         source: &Source<'_>,
         limit: u16,
         snapshot: &Snapshot,
@@ -258,15 +258,15 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn seal_pieces(
         &mut self,
-        whole: &Fate<'_>,
+        whole: &Fate,
         pieces: &mut [Source<'_>],
         snapshot: &Snapshot,
         now: Time,
     ) {
+        let sa = whole.sa.and_then(|slot| snapshot.tables.sad.by_slot(slot));
         let mut items = items(pieces);
         for item in &mut items {
-            item.sa = whole.sa;
-            item.verdict = Verdict::Protect;
+            item.sa = sa.map(|sa| &**sa);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
@@ -296,9 +296,12 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
 
 /// The way of the sealed packet: by its outer destination.
 fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = sa.parameters.destination;
-    let version = if destination.is_ipv4() { Version::V4 } else { Version::V6 };
-    egress::path(snapshot, version, packet::address_bits(destination), flow_hash(inner))
+    let destination = packet::address_bits(sa.parameters.destination);
+    egress::path(snapshot, outer_version(sa), destination, flow_hash(inner))
+}
+
+const fn outer_version(sa: &Sa) -> Version {
+    if sa.parameters.destination.is_ipv4() { Version::V4 } else { Version::V6 }
 }
 
 /// How an ICMP error about a packet goes back.

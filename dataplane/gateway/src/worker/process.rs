@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
+use ipsec::crypto::iv::RandomIvs;
+use ipsec::inbound;
 use ipsec::ip::rate_limit::RateLimit;
 use ipsec::limits::BATCH;
 use ipsec::packet::{Packet, checksum};
-use ipsec::inbound::Context;
 use ipsec::policy::PolicyIndex;
+use ipsec::outbound;
 use ipsec::policy::Memory;
 use ipsec::sa::SaSlot;
 use ipsec::sa::state::States;
@@ -53,6 +55,10 @@ pub struct WorkerSettings {
     pub remembered_fragments: usize,
     /// How long, nanoseconds.
     pub fragment_timeout: u64,
+    /// Where unpredictable IVs come from.
+    pub ivs: RandomIvs,
+    /// Random, the same for all workers.
+    pub flow_label_seed: u64,
     /// Where its counters are published.
     pub block: Arc<Block>,
     /// Counters of the policies, this worker's own.
@@ -96,6 +102,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
     requests: Option<Arc<NumberRequests>>,
+    ivs: RandomIvs,
+    flow_label_seed: u64,
     /// Room for one packet of the machine.
     host_frame: Box<[u8]>,
     /// SAs that asked for more numbers during a batch.
@@ -145,6 +153,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
             requests: settings.number_requests,
+            ivs: settings.ivs,
+            flow_label_seed: settings.flow_label_seed,
             host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
             wanted: ArrayVec::new(),
             identification: u32::from(settings.number) << 24,
@@ -154,13 +164,32 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    /// What the stages of `ipsec` read and own.
-    pub(super) fn context<'a, 'w>(
+    /// What the outbound stages of `ipsec` read and own.
+    pub(super) fn outbound_context<'a, 'w>(
         &'w mut self,
         snapshot: &'a Snapshot,
         now: Time,
-    ) -> Context<'a, 'w> {
-        Context {
+    ) -> outbound::Context<'a, 'w> {
+        outbound::Context {
+            tables: &snapshot.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            ivs: &mut self.ivs,
+            flow_label_seed: self.flow_label_seed,
+            worker: self.number,
+            now,
+        }
+    }
+
+    /// What the inbound stages of `ipsec` read and own.
+    pub(super) fn inbound_context<'a, 'w>(
+        &'w mut self,
+        snapshot: &'a Snapshot,
+        now: Time,
+    ) -> inbound::Context<'a, 'w> {
+        inbound::Context {
             tables: &snapshot.tables,
             states: &mut self.states,
             memory: &mut self.memory,
