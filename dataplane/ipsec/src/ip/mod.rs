@@ -10,3 +10,6 @@ pub mod fragment;
 pub mod icmp_error;
 
 pub mod rate_limit;
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ impl RateLimit {
     }
 
     /// Takes a token, if there is one.
+    //= T130 (RFC 4443 section 2.4)
     #[inline]
     pub fn allow(&mut self, now: Time) -> bool {
         let Some(cost) = self.cost else {

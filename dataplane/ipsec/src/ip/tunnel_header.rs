@@ -82,7 +82,7 @@ impl TunnelHeader {
                     source: self.source,
                     destination: self.destination,
                 };
-                *out.first_chunk_mut()? = fields.to_bytes();
+                fields.write(out.first_chunk_mut()?);
             }
         }
         Some(self.length())
@@ -275,7 +275,7 @@ mod tests {
     //= test T117 (RFC 4301 section 5.1.2.2)
     #[test]
     fn the_outer_df_bit_and_flow_label() {
-        let mut bytes = [0; 28];
+        let mut bytes = [9; 28];
         TunnelHeader {
             protocol: protocol::UDP,
             ..HEADER

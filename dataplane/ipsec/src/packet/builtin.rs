@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn ike_comes_last_so_that_its_condition_hides_nothing() {
+        let link_local = udp(at("fe80::1", "fe80::2"), 500, 500);
+        assert_eq!(builtin(&ONES, &link_local), Some(Builtin::LinkLocal));
+        for entry in Builtin::ALL {
+            assert_eq!(entry.is_for_own_addresses(), entry == Builtin::Ike);
+        }
+    }
+
+    #[test]
     fn names_are_unique() {
         for entry in Builtin::ALL {
             assert!(entry.name().starts_with("builtin-"));

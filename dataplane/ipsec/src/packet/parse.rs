@@ -160,6 +160,7 @@ fn describe_v6(
 /// front of the end of what they need. What a host would miss behind that is the host's business.
 #[inline]
 fn upper(packet: &Packet, rest: &[u8]) -> Option<Upper> {
+    //= T64 (RFC 4301 section 4.4.1.1)
     if packet.fragment == Fragment::Later {
         return Some(Upper::Opaque);
     }

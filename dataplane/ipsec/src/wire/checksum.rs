@@ -56,11 +56,11 @@ impl Sum {
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
+        // At most 2³² after the first fold, 2¹⁷ − 2 after the second, FFFF after the third.
         let sum = fold_64(self.0);
         let sum = (sum & 0xffff).wrapping_add(sum >> 16);
         let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        u16::from_be(sum as u16)
+        u16::from_be((sum & 0xffff) as u16)
     }
 
     /// The checksum: the complement of [`fold`](Self::fold).
@@ -77,8 +77,8 @@ impl Sum {
         self.fold() == 0xffff
     }
 
-    /// Every addend is below 2⁵⁰ (a slice has at most 2¹⁶ words of 2³² here, or is folded first),
-    /// and the sum before it below 2³⁴, so nothing is lost.
+    /// Keeps the sum at or below 2³³, so that no addend (a slice of 2³³ bytes would make one of 2⁶³)
+    /// can overflow it.
     #[inline]
     const fn add(self, addend: u64) -> Self {
         Self(fold_64(self.0.wrapping_add(addend)))
@@ -157,8 +157,12 @@ mod tests {
 
     #[test]
     fn all_ones_lose_no_carry() {
-        let bytes = vec![0xff; 70_001];
-        assert_eq!(Sum::ZERO.bytes(&bytes).fold(), naive(&bytes));
+        for length in (0..2000).chain(65_530..65_540).chain([70_001]) {
+            let mut bytes = vec![0xff; length];
+            assert_eq!(Sum::ZERO.bytes(&bytes).fold(), naive(&bytes), "{length}");
+            bytes.extend([0, 1, 0xff]);
+            assert_eq!(Sum::ZERO.bytes(&bytes).fold(), naive(&bytes), "{length}");
+        }
         assert_eq!(Sum::ZERO.address(u128::MAX).fold(), 0xffff);
         assert_eq!(Sum::ZERO.fold(), 0);
     }

@@ -64,6 +64,7 @@ pub struct Chain {
     pub fragment: Option<FragmentHeader>,
 }
 
+//= T107 (RFC 4301 section 4.4.1.1)
 /// Whether the walk steps over `next_header`.
 #[inline]
 #[must_use]
@@ -114,4 +115,53 @@ pub fn walk(packet: &[u8], next_header: u8, offset: usize) -> Option<Chain> {
         }
     }
     (!is_walked(chain.protocol)).then_some(chain)
+}
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may fail by panic")]
+mod tests {
+    use super::*;
+
+    const FRAGMENT_HEADER: FragmentHeader = FragmentHeader {
+        offset: 0x1230,
+        more: true,
+        identification: 0x0102_0304,
+    };
+
+    #[test]
+    fn the_fragment_header_as_bytes() {
+        let bytes = FRAGMENT_HEADER.to_bytes(50);
+        assert_eq!(bytes, [50, 0, 0x12, 0x31, 1, 2, 3, 4]);
+        assert_eq!(FragmentHeader::parse(bytes), FRAGMENT_HEADER);
+    }
+
+    //= test T107 (RFC 4301 section 4.4.1.1)
+    #[test]
+    fn the_walk_ends_inside_the_packet_or_not_at_all() {
+        let mut packet = vec![ROUTING, 1];
+        packet.resize(16, 0);
+        packet.extend([FRAGMENT, 0, 0, 0, 0, 0, 0, 0]);
+        packet.extend(FRAGMENT_HEADER.to_bytes(DESTINATION_OPTIONS));
+        let chain = Chain {
+            protocol: DESTINATION_OPTIONS,
+            offset: packet.len(),
+            fragment: Some(FRAGMENT_HEADER),
+        };
+        assert_eq!(walk(&packet, HOP_BY_HOP, 0), Some(chain));
+        for end in 0..packet.len() {
+            assert_eq!(walk(&packet[..end], HOP_BY_HOP, 0), None, "{end}");
+        }
+        let none = Chain {
+            protocol: 6,
+            offset: 99,
+            fragment: None,
+        };
+        assert_eq!(walk(&packet, 6, 99), Some(none));
+        assert_eq!(walk(&packet, HOP_BY_HOP, 99), None);
+        let options = [6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(walk(&options, DESTINATION_OPTIONS, 0).is_some());
+        assert_eq!(walk(&options[..15], DESTINATION_OPTIONS, 0), None);
+        let walked: Vec<u8> = (0..=255).filter(|kind| is_walked(*kind)).collect();
+        assert_eq!(walked, [0, 43, 44, 60]);
+    }
 }

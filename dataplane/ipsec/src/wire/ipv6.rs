@@ -115,21 +115,27 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// The header as bytes.
+    /// Writes the header. In place, since a header built elsewhere and copied would stall on its own
+    /// stores.
     #[inline]
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; LENGTH] {
+    pub fn write(self, out: &mut [u8; LENGTH]) {
         let traffic_class = u32::from(self.traffic_class) << 20;
         let first = 0x6000_0000 | traffic_class | (self.flow_label & 0xf_ffff);
         let [a, b, c, d] = first.to_be_bytes();
         let [e, f] = self.payload_length.to_be_bytes();
-        let start = [a, b, c, d, e, f, self.next_header, self.hop_limit];
-        let mut bytes = [0; LENGTH];
-        let (head, addresses) = bytes.split_at_mut(8);
-        head.copy_from_slice(&start);
+        let (head, addresses) = out.split_at_mut(8);
+        head.copy_from_slice(&[a, b, c, d, e, f, self.next_header, self.hop_limit]);
         let (source, destination) = addresses.split_at_mut(16);
         source.copy_from_slice(&self.source.to_be_bytes());
         destination.copy_from_slice(&self.destination.to_be_bytes());
+    }
+
+    /// The header as bytes.
+    #[inline]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        self.write(&mut bytes);
         bytes
     }
 }

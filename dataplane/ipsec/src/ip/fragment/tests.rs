@@ -107,6 +107,15 @@ fn what_fits_stays_as_it_is() {
 }
 
 #[test]
+fn no_piece_more_than_needed() {
+    // The last piece need not be a multiple of 8: 81 bytes fit behind the header.
+    for (length, mtu, count) in [(161, 101, 2), (162, 101, 3), (241, 101, 3), (242, 101, 4)] {
+        let plan = Plan::own(&v4(&[], 0, &bytes(length)), 0, mtu).unwrap();
+        assert_eq!(plan.count(), count, "{length}");
+    }
+}
+
+#[test]
 fn impossible_cuts_are_refused() {
     let ip = v4(&[1; 40], 0, &bytes(200));
     assert_eq!(Plan::own(&ip, 0, 67), None);

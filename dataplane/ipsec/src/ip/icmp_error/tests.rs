@@ -232,6 +232,8 @@ fn a_cut_quote_shows_what_is_left_of_it() {
         let error = v6(HOST_V6, PEER_V6, protocol::ICMPV6, &message);
         let packet = parse(&error).unwrap();
         let quoted = quoted_packet(&error, &packet);
+        let fragment = Fragment::First;
+        assert_eq!(quoted_packet(&error, &Packet { fragment, ..packet }), None);
         assert_eq!(quoted.map(|quoted| quoted.source), seen.then_some(PEER_V6));
         // Another family inside, or no error outside.
         let error = v4(HOST_V4, PEER_V4, protocol::ICMP, 0, &message);

@@ -125,7 +125,7 @@ fn every_protocol_with_ports_shows_them_and_others_do_not() {
     }
 }
 
-//= test T157 (RFC 7112 section 5)
+//= test T64 (RFC 4301 section 4.4.1.1)
 #[test]
 fn fragments() {
     for (flags, fragment) in [
@@ -157,6 +157,7 @@ fn fragments() {
     }
 }
 
+//= test T157 (RFC 7112 section 5)
 #[test]
 fn a_first_fragment_that_cuts_its_headers() {
     let packet = parse(&v4(&[], 0x2000, protocol::UDP, &PORTS[..3])).unwrap();
@@ -175,6 +176,7 @@ fn a_first_fragment_that_cuts_its_headers() {
     ));
 }
 
+//= test T107 (RFC 4301 section 4.4.1.1)
 #[test]
 fn extension_headers_are_walked_within_bounds() {
     let options = |next: u8, words: u8| [next, words, 1, 4, 0, 0, 0, 0];
