@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
+use ipsec::crypto::SealJob;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::crypto::suite::{Encryption, Integrity, Suite};
 use ipsec::limits::{BATCH, OVERHEAD};
@@ -25,25 +26,27 @@ use ipsec::tables::{Count, LocalAddresses, Tables, Unmatched};
 use ipsec::time::{SECOND, Time};
 use ipsec::{inbound, outbound};
 
-pub use ipsec::inbound::Verdict as In;
-pub use ipsec::outbound::Verdict as Out;
+use crate::packets;
 
-pub const A: &str = "192.0.2.1";
-pub const B: &str = "192.0.2.2";
-pub const A6: &str = "2001:db8::1";
-pub const B6: &str = "2001:db8::2";
+pub(crate) use ipsec::inbound::Verdict as In;
+pub(crate) use ipsec::outbound::Verdict as Out;
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) const A: &str = "192.0.2.1";
+pub(crate) const B: &str = "192.0.2.2";
+pub(crate) const A6: &str = "2001:db8::1";
+pub(crate) const B6: &str = "2001:db8::2";
+
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub const GCM: Suite = Suite {
+pub(crate) const GCM: Suite = Suite {
     encryption: Encryption::AesGcm { bits: 128, icv: 16 },
     integrity: None,
 };
 
 /// Every suite that the transform knows, with keys of the right length.
-pub fn suites() -> Vec<Suite> {
+pub(crate) fn suites() -> Vec<Suite> {
     let aead = [
         Encryption::AesGcm { bits: 128, icv: 16 },
         Encryption::AesGcm { bits: 256, icv: 16 },
@@ -66,7 +69,7 @@ fn key(length: usize, first: u8) -> Secret {
 }
 
 /// One end of an SA from [`A`] to [`B`] (or IPv6); both ends of one SPI agree on its keys.
-pub fn sa(direction: Direction, spi: u32, source: &str, destination: &str) -> SaParameters {
+pub(crate) fn sa(direction: Direction, spi: u32, source: &str, destination: &str) -> SaParameters {
     with_suite(
         SaParameters {
             name: format!("{spi:x}-{direction:?}"),
@@ -98,7 +101,7 @@ pub fn sa(direction: Direction, spi: u32, source: &str, destination: &str) -> Sa
     )
 }
 
-pub fn with_suite(mut parameters: SaParameters, suite: Suite) -> SaParameters {
+pub(crate) fn with_suite(mut parameters: SaParameters, suite: Suite) -> SaParameters {
     let first = parameters.spi.to_be_bytes()[3];
     let integrity = suite.integrity.map_or(0, Integrity::key_length);
     parameters.suite = suite;
@@ -108,7 +111,7 @@ pub fn with_suite(mut parameters: SaParameters, suite: Suite) -> SaParameters {
 }
 
 /// The addresses from `first` to `last`.
-pub fn addresses(first: &str, last: &str) -> AddressSelector {
+pub(crate) fn addresses(first: &str, last: &str) -> AddressSelector {
     let bits = |text| ipsec::packet::address_bits(ip(text));
     let version = if ip(first).is_ipv4() {
         ipsec::packet::Version::V4
@@ -123,7 +126,12 @@ pub fn addresses(first: &str, last: &str) -> AddressSelector {
 }
 
 /// A policy over everything that names one SA, or none.
-pub fn policy(name: &str, direction: Direction, action: Action, sa: &[&str]) -> PolicyParameters {
+pub(crate) fn policy(
+    name: &str,
+    direction: Direction,
+    action: Action,
+    sa: &[&str],
+) -> PolicyParameters {
     let bundles = sa.iter().map(|name| vec![(*name).to_string()]).collect();
     PolicyParameters {
         name: name.into(),
@@ -136,18 +144,22 @@ pub fn policy(name: &str, direction: Direction, action: Action, sa: &[&str]) -> 
     }
 }
 
-pub struct Gateway {
-    pub tables: Tables,
-    pub states: States,
-    pub memory: Memory,
-    pub counts: Vec<Count>,
-    pub wanted: ArrayVec<SaSlot, BATCH>,
-    pub now: Time,
+pub(crate) struct Gateway {
+    pub(crate) tables: Tables,
+    pub(crate) states: States,
+    pub(crate) memory: Memory,
+    pub(crate) counts: Vec<Count>,
+    pub(crate) wanted: ArrayVec<SaSlot, BATCH>,
+    pub(crate) now: Time,
     ivs: RandomIvs,
 }
 
 impl Gateway {
-    pub fn new(sas: Vec<SaParameters>, policies: &[PolicyParameters], local: &[&str]) -> Self {
+    pub(crate) fn new(
+        sas: Vec<SaParameters>,
+        policies: &[PolicyParameters],
+        local: &[&str],
+    ) -> Self {
         let sas: Vec<Arc<Sa>> = (0..)
             .zip(sas)
             .map(|(slot, parameters)| {
@@ -173,16 +185,16 @@ impl Gateway {
         }
     }
 
-    pub fn sa(&self, name: &str) -> &Sa {
+    pub(crate) fn sa(&self, name: &str) -> &Sa {
         self.tables.sad.by_name(name).unwrap()
     }
 
     /// Protects a burst of packets towards a link of `mtu` bytes.
-    pub fn send(&mut self, packets: &[Vec<u8>], mtu: u16) -> Vec<(Out, Vec<u8>)> {
+    pub(crate) fn send(&mut self, packets: &[Vec<u8>], mtu: u16) -> Vec<(Out, Vec<u8>)> {
         self.outbound(packets, mtu, false)
     }
 
-    pub fn outbound(
+    pub(crate) fn outbound(
         &mut self,
         packets: &[Vec<u8>],
         mtu: u16,
@@ -232,14 +244,14 @@ impl Gateway {
     }
 
     /// Protects one packet that must be sealed.
-    pub fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
         let (verdict, sealed) = self.send(&[packet.to_vec()], 1500).remove(0);
         assert!(matches!(verdict, Out::Sealed(_)), "{verdict:?}");
         sealed
     }
 
     /// Opens a burst of packets.
-    pub fn receive(&mut self, packets: &[Vec<u8>]) -> Vec<(In, Vec<u8>)> {
+    pub(crate) fn receive(&mut self, packets: &[Vec<u8>]) -> Vec<(In, Vec<u8>)> {
         let mut buffers: Vec<Vec<u8>> = packets.iter().map(|p| vec![0xee; p.len()]).collect();
         let mut items: Vec<inbound::Item<'_>> = packets
             .iter()
@@ -272,22 +284,22 @@ impl Gateway {
     }
 
     /// The verdict on one packet from the unprotected side.
-    pub fn verdict(&mut self, packet: &[u8]) -> In {
+    pub(crate) fn verdict(&mut self, packet: &[u8]) -> In {
         self.receive(&[packet.to_vec()]).remove(0).0
     }
 
     /// Packets that the policy of that position in the file decided.
-    pub fn count(&self, index: usize) -> u64 {
+    pub(crate) fn count(&self, index: usize) -> u64 {
         self.counts[index].packets
     }
 }
 
 /// Two gateways with one SA from A to B in tunnel mode, made alike by `change`.
-pub fn pair(change: impl Fn(&mut SaParameters)) -> (Gateway, Gateway) {
+pub(crate) fn pair(change: impl Fn(&mut SaParameters)) -> (Gateway, Gateway) {
     pair_of(A, B, change)
 }
 
-pub fn pair_of(
+pub(crate) fn pair_of(
     source: &str,
     destination: &str,
     change: impl Fn(&mut SaParameters),
@@ -305,7 +317,31 @@ pub fn pair_of(
 }
 
 /// True when all are different.
-pub fn distinct<T: std::hash::Hash + Eq>(all: impl IntoIterator<Item = T>) -> bool {
+pub(crate) fn distinct<T: std::hash::Hash + Eq>(all: impl IntoIterator<Item = T>) -> bool {
     let mut seen = HashSet::new();
     all.into_iter().all(|one| seen.insert(one))
+}
+
+/// An authentic packet of the pair's SA with any text in it: `body`, then `trailer`, which
+/// together must fill whole words.
+pub(crate) fn crafted(sender: &Gateway, number: u64, body: &[u8], trailer: &[u8]) -> Vec<u8> {
+    let sa = sender.sa("1001-Out");
+    let (iv, icv) = (8, 16);
+    let total = 20 + 8 + iv + body.len() + trailer.len() + icv;
+    let mut packet = vec![0; total];
+    let mut header = packets::between(A, B, total);
+    header.identification = 1;
+    packet[..20].copy_from_slice(&header.with(50, &vec![0; total - 20])[..20]);
+    packet[20..24].copy_from_slice(&sa.parameters.spi.to_be_bytes());
+    packet[24..28].copy_from_slice(&(number as u32).to_be_bytes());
+    packet[28..36].copy_from_slice(&number.to_be_bytes());
+    packet[36 + body.len()..total - icv].copy_from_slice(trailer);
+    ipsec::crypto::seal(&mut [SealJob {
+        transform: &sa.transform,
+        source: body,
+        destination: &mut packet[20..],
+        sequence: number,
+        esn: sa.parameters.esn,
+    }]);
+    packet
 }

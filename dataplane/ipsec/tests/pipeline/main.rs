@@ -8,3 +8,7 @@ mod gateway;
 mod packets;
 
 mod round_trip;
+
+mod arrivals;
+
+mod departures;

@@ -9,26 +9,26 @@ use crate::gateway::ip;
 
 /// A UDP packet of `length` bytes, IP header included, and what else may be set in it.
 #[derive(Clone, Debug)]
-pub struct Udp {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub ports: (u16, u16),
-    pub length: usize,
-    pub traffic_class: u8,
-    pub hop_limit: u8,
-    pub flags_and_offset: u16,
-    pub identification: u16,
+pub(crate) struct Udp {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) ports: (u16, u16),
+    pub(crate) length: usize,
+    pub(crate) traffic_class: u8,
+    pub(crate) hop_limit: u8,
+    pub(crate) flags_and_offset: u16,
+    pub(crate) identification: u16,
 }
 
-pub fn v4(length: usize) -> Udp {
+pub(crate) fn v4(length: usize) -> Udp {
     between("10.1.0.1", "10.2.0.1", length)
 }
 
-pub fn v6(length: usize) -> Udp {
+pub(crate) fn v6(length: usize) -> Udp {
     between("2001:db8:1::1", "2001:db8:2::1", length)
 }
 
-pub fn between(source: &str, destination: &str, length: usize) -> Udp {
+pub(crate) fn between(source: &str, destination: &str, length: usize) -> Udp {
     Udp {
         source: ip(source),
         destination: ip(destination),
@@ -42,7 +42,7 @@ pub fn between(source: &str, destination: &str, length: usize) -> Udp {
 }
 
 impl Udp {
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let header = self.header(protocol::UDP);
         let mut packet: Vec<u8> = (0..=255).cycle().take(self.length).collect();
         packet[..header.len()].copy_from_slice(&header);
@@ -59,7 +59,7 @@ impl Udp {
     }
 
     /// The packet with other content behind the IP header.
-    pub fn with(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn with(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let header_length = if self.source.is_ipv4() { 20 } else { 40 };
         let whole = Self {
             length: header_length + payload.len(),
@@ -99,7 +99,7 @@ impl Udp {
     }
 
     /// The packet one hop further.
-    pub fn lowered(&self) -> Vec<u8> {
+    pub(crate) fn lowered(&self) -> Vec<u8> {
         Self {
             hop_limit: self.hop_limit - 1,
             ..self.clone()
