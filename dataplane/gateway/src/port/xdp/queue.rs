@@ -358,3 +358,6 @@ impl<Q: Queues> Queue<Q> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
