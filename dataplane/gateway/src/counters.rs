@@ -91,6 +91,11 @@ impl Tally {
         self.0[DROPS + reason.index()] += 1;
     }
 
+    /// `count` packets more were dropped for a reason.
+    pub fn add_drops(&mut self, reason: DropReason, count: u64) {
+        self.0[DROPS + reason.index()] += count;
+    }
+
     /// Adds `count` to a port's cell.
     pub fn port(&mut self, port: usize, cell: PortCell, count: u64) {
         self.0[PORTS + port * PORT_CELLS + cell as usize] += count;

@@ -38,6 +38,16 @@ impl Prefix {
         }
     }
 
+    /// Network address and length in bits, as people write them.
+    #[must_use]
+    pub fn network(self) -> (IpAddr, u8) {
+        let length = match self.version {
+            Version::V4 => self.length.saturating_sub(96),
+            Version::V6 => self.length,
+        };
+        (packet::address(self.version, self.bits), length)
+    }
+
     /// The prefix of `length` bits that `address` lies in; longer than the family's addresses
     /// means the address alone.
     #[must_use]
@@ -114,7 +124,9 @@ pub fn prefixes_of_range(range: AddressRange) -> Vec<Prefix> {
     prefixes
 }
 
-fn prefixes_of(selector: &AddressSelector) -> Vec<Prefix> {
+/// All prefixes that make up a selector's addresses.
+#[must_use]
+pub fn prefixes_of(selector: &AddressSelector) -> Vec<Prefix> {
     match selector {
         AddressSelector::Any => vec![Prefix::all(Version::V4), Prefix::all(Version::V6)],
         AddressSelector::Ranges(ranges) => {
