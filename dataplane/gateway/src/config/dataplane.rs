@@ -311,12 +311,14 @@ fn read_accept<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<IcmpAc
     let accepted = "any | none | a list of too_big, unreachable, time_exceeded, \
                     parameter_problem, redirect or numbers from 0 to 255";
     if let DeValue::Array(values) = entry.value.get_ref() {
-        let elements = values.iter().map(|value| entry.element(found, value));
-        let elements: Vec<_> = elements.collect();
-        let types = elements
-            .iter()
-            .map(|it| read_icmp_type(found, it, accepted));
-        return Some(IcmpAccept::Types(types.collect::<Option<_>>()?));
+        let elements = values.iter().map(|value| entry.element(value));
+        let types: Vec<_> = elements
+            .map(|it| read_icmp_type(found, &it, accepted))
+            .collect();
+        return types
+            .into_iter()
+            .collect::<Option<_>>()
+            .map(IcmpAccept::Types);
     }
     match entry.text(found, accepted)? {
         "any" => Some(IcmpAccept::Any),

@@ -136,7 +136,10 @@ fn one_table<'d>(
     value: &'d Spanned<DeValue<'d>>,
     accepted: &str,
 ) -> Option<Table<'d>> {
-    let element = entry.element(found, value);
+    let element = Entry {
+        line: found.source.line(value.span().start),
+        ..entry.element(value)
+    };
     let DeValue::Table(table) = value.get_ref() else {
         wrong_type(found, &element, value.get_ref(), accepted);
         return None;

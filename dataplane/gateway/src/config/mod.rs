@@ -53,3 +53,6 @@ pub enum Purpose {
 pub fn not_built(config: &Config) -> Vec<ConfigError> {
     config.not_built.clone()
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,24 +122,28 @@ fn read_addresses<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<Add
     let mut ranges: Vec<AddressRange> = Vec::new();
     let mut any = false;
     let mut whole = true;
+    let mut mixed = false;
     for element in entry.elements(found, true, ADDRESSES)? {
         match element.text(found, ADDRESSES) {
             Some("any") => any = true,
             Some(text) => match read_range(found, &element, text) {
                 Some(range) => {
-                    if ranges
+                    mixed |= ranges
                         .first()
-                        .is_some_and(|first| first.version != range.version)
-                    {
-                        let accepted = "addresses of one family, or two policies";
-                        element.refuse(found, "mixed families", accepted);
-                    }
+                        .is_some_and(|first| first.version != range.version);
                     ranges.push(range);
                 }
                 None => whole = false,
             },
             None => whole = false,
         }
+    }
+    if mixed {
+        entry.refuse(
+            found,
+            "mixed families",
+            "addresses of one family, or two policies",
+        );
     }
     let selector = if any {
         AddressSelector::Any
@@ -360,7 +364,7 @@ fn read_bundles<'d>(
         match entry.value.get_ref() {
             DeValue::Array(values) => {
                 for value in values {
-                    let element = entry.element(found, value);
+                    let element = entry.element(value);
                     bundles.extend(read_bundle(found, &element, &mut sas));
                 }
             }

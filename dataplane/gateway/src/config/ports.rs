@@ -130,7 +130,8 @@ fn port_index<'d>(
     let position = ports
         .iter()
         .position(|port| port.name.as_ref().is_some_and(|(known, _)| known == name));
-    if position.is_none() {
+    // A port whose name is mistaken could be the one that is meant.
+    if position.is_none() && ports.iter().all(|port| port.name.is_some()) {
         let accepted = "the name of a port of this file";
         entry.refuse(found, format!("no port {}", quoted(name)), accepted);
     }

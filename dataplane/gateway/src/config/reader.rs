@@ -127,19 +127,7 @@ impl<'d> Table<'d> {
 
     /// The inline (or dotted, or sub-) table under that key.
     pub(super) fn table(&mut self, found: &mut Findings<'d>, key: &'static str) -> Option<Self> {
-        let entry = self.take(found, key)?;
-        match entry.value.get_ref() {
-            DeValue::Table(table) => Some(Self {
-                line: entry.line,
-                table,
-                prefix: format!("{}.", entry.key),
-                asked: Vec::new(),
-            }),
-            other => {
-                wrong_type(found, &entry, other, "a table { … }");
-                None
-            }
-        }
+        self.take(found, key)?.table(found)
     }
 
     /// Every key that was not asked for is unknown.
@@ -179,12 +167,27 @@ pub(super) fn wrong_type(
 }
 
 impl<'d> Entry<'d> {
-    /// The same key, another value below it.
-    pub(super) fn element(&self, found: &Findings<'d>, value: &'d Spanned<DeValue<'d>>) -> Self {
+    /// The same key, another value below it. Its mistakes stand at the key's line.
+    pub(super) fn element(&self, value: &'d Spanned<DeValue<'d>>) -> Self {
         Self {
-            key: self.key.clone(),
-            line: found.source.line(value.span().start),
             value,
+            ..self.clone()
+        }
+    }
+
+    /// The table that the key holds, its keys named behind this one's.
+    pub(super) fn table(&self, found: &mut Findings<'_>) -> Option<Table<'d>> {
+        match self.value.get_ref() {
+            DeValue::Table(table) => Some(Table {
+                line: self.line,
+                table,
+                prefix: format!("{}.", self.key),
+                asked: Vec::new(),
+            }),
+            other => {
+                wrong_type(found, self, other, "a table { … }");
+                None
+            }
         }
     }
 
@@ -200,12 +203,9 @@ impl<'d> Entry<'d> {
                 found.error(self.line, &self.key, format!("empty list ({accepted})"));
                 None
             }
-            DeValue::Array(values) => Some(
-                values
-                    .iter()
-                    .map(|value| self.element(found, value))
-                    .collect(),
-            ),
+            DeValue::Array(values) => {
+                Some(values.iter().map(|value| self.element(value)).collect())
+            }
             _ if single => Some(vec![self.clone()]),
             other => {
                 wrong_type(found, self, other, accepted);

@@ -273,9 +273,8 @@ fn read_nat<'d>(
         }
         found.not_built(entry.line, &entry.key, "leave it out");
     }
-    let udp_encapsulation = table
-        .table(found, "udp_encapsulation")
-        .map(|ports| read_encapsulation(found, ports));
+    let udp_encapsulation = encapsulated.as_ref().and_then(|entry| entry.table(found));
+    let udp_encapsulation = udp_encapsulation.map(|ports| read_encapsulation(found, ports));
     let mut keepalive_seconds = 0;
     if let Some(entry) = table.take(found, "keepalive_seconds") {
         keepalive_seconds = entry.number(found, 0..=u32::MAX).unwrap_or(0);
