@@ -15,7 +15,7 @@ use crate::port::{Buffer, Burst, Ledger, Losses};
 /// batches, one being worked on and one held or on its way back from another worker.
 const SCRATCH: usize = 2 * BATCH;
 
-/// Scratch buffers at hand.
+/// Scratch buffers at hand: tokens carry the box, which keeps them small.
 #[expect(
     clippy::vec_box,
     reason = "tokens carry the box, which keeps them small"
