@@ -1,1 +1,3 @@
-//! daemon
+//! The gateway as a process.
+
+pub mod cores;

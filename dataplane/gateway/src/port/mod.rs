@@ -15,6 +15,8 @@ pub mod xdp;
 
 pub mod host;
 
+pub mod memory;
+
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
 use ipsec::verdict::DropReason;

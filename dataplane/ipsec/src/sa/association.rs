@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 
+pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
 use crate::crypto::{KeyError, Transform};
 use crate::sa::lifetime::Lifetime;
@@ -17,16 +18,6 @@ pub enum Direction {
     In,
     /// From the protected to the unprotected side: seals.
     Out,
-}
-
-/// ESP or AH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Protocol {
-    /// RFC 4303, protocol 50.
-    Esp = 50,
-    /// RFC 4302, protocol 51.
-    Ah = 51,
 }
 
 /// Tunnel or transport mode (RFC 4301 §4.1).

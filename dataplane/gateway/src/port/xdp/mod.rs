@@ -28,6 +28,16 @@ pub mod offload;
 
 mod socket;
 
+pub mod steer;
+
+mod occupant;
+
+mod error;
+
+mod mirror;
+
+pub mod program;
+
 pub use diagnose::PortError;
 pub use queue::Kicks;
 pub use socket::{Attachment, Opening, Statistics, XdpPort};
