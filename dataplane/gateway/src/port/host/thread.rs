@@ -113,7 +113,7 @@ impl HostThread {
         self.write() + self.read()
     }
 
-    fn write(&mut self) -> usize {
+    fn write(&self) -> usize {
         for count in 0..BATCH {
             let Some(packet) = self.to_host.full.pop() else {
                 return count;

@@ -15,6 +15,13 @@ use crate::port::{Buffer, Burst, Ledger, Losses};
 /// batches, one being worked on and one held or on its way back from another worker.
 const SCRATCH: usize = 2 * BATCH;
 
+/// Scratch buffers at hand: tokens carry the box, which keeps them small.
+#[expect(
+    clippy::vec_box,
+    reason = "tokens carry the box, which keeps them small"
+)]
+type Pool = Vec<Box<Scratch>>;
+
 /// What a queue counts about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kicks {
@@ -35,13 +42,13 @@ pub(super) struct Queue<Q> {
     with_kernel: u64,
     received: u64,
     receive_total: u64,
-    receive_scratch: Vec<Box<Scratch>>,
+    receive_scratch: Pool,
     gatherer: Gatherer,
     free: Vec<Slot>,
     allocated: u64,
     queued: u64,
     transmit_total: u64,
-    transmit_scratch: Vec<Box<Scratch>>,
+    transmit_scratch: Pool,
     /// Places in the transmit ring that nobody has reserved, as far as last known.
     places: u32,
     /// Places reserved by allocated or staged frames.
@@ -60,7 +67,7 @@ impl<Q: Queues> Queue<Q> {
     pub(super) fn new(queues: Q, mut slots: Vec<Slot>, frags: bool) -> Self {
         let transmit = slots.split_off(slots.len() / 2);
         let scratch = if frags { SCRATCH } else { 0 };
-        let pool = || (0..scratch).map(|_| Scratch::new(queues.owner())).collect();
+        let pool = || -> Pool { (0..scratch).map(|_| Scratch::new(queues.owner())).collect() };
         let mut queue = Self {
             receive_total: (slots.len() + scratch) as u64,
             waiting: slots,
