@@ -389,4 +389,4 @@ impl From<Prefix> for PrefixKey {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
