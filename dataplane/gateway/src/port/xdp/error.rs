@@ -122,7 +122,12 @@ const LOADING: &str = "CAP_BPF and CAP_NET_ADMIN";
 pub(super) fn error_number(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(current) = cause {
-        if let Some(number) = current.downcast_ref().and_then(io::Error::raw_os_error) {
+        // A transparent wrapper hides what it wraps from `source`.
+        let wrapped = match current.downcast_ref() {
+            Some(MapError::IoError(error)) => Some(error),
+            _ => current.downcast_ref(),
+        };
+        if let Some(number) = wrapped.and_then(io::Error::raw_os_error) {
             return Some(number);
         }
         cause = current.source();

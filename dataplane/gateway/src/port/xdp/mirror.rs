@@ -145,3 +145,121 @@ where
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::IpAddr;
+    use std::rc::Rc;
+
+    use super::super::steer::{Groupings, union};
+    use super::*;
+
+    /// Longest match, the slow way.
+    fn look_up(trie: &Groupings, address: &str) -> Groups {
+        let address = Prefix::of(address.parse::<IpAddr>().unwrap(), 128);
+        let covering = trie.iter().filter(|(prefix, _)| prefix.covers(address));
+        covering
+            .last()
+            .map_or_else(Groups::default, |(_, groups)| *groups)
+    }
+
+    /// Both tries of a port in user space; every write is followed by a look at a packet of a
+    /// policy that is in the old tables and in the new ones.
+    #[derive(Default)]
+    struct World {
+        source: Groupings,
+        destination: Groupings,
+        is_watching: bool,
+        writes: usize,
+    }
+
+    impl World {
+        fn written(&mut self) {
+            self.writes += 1;
+            let source = look_up(&self.source, "10.1.2.3");
+            let groups = source.intersection(look_up(&self.destination, "10.2.2.3"));
+            assert!(
+                !self.is_watching || groups.any != 0,
+                "missed after write {}",
+                self.writes
+            );
+        }
+    }
+
+    struct Fake {
+        world: Rc<RefCell<World>>,
+        side: fn(&mut World) -> &mut Groupings,
+    }
+
+    impl KernelMap<Prefix, Groups> for Fake {
+        fn put(&mut self, key: Prefix, value: Groups) -> Result<(), MapError> {
+            let mut world = self.world.borrow_mut();
+            (self.side)(&mut world).insert(key, value);
+            world.written();
+            Ok(())
+        }
+
+        fn delete(&mut self, key: Prefix) -> Result<(), MapError> {
+            let mut world = self.world.borrow_mut();
+            (self.side)(&mut world)
+                .remove(&key)
+                .ok_or(MapError::KeyNotFound)?;
+            world.written();
+            Ok(())
+        }
+    }
+
+    fn trie(entries: &[(&str, u8, u64)]) -> Groupings {
+        let entry = |&(address, length, any): &(&str, u8, u64)| {
+            let prefix = Prefix::of(address.parse().unwrap(), length);
+            (prefix, Groups { any, closed: any })
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    /// The policy moves to another group while a neighbour comes or goes: the worst change.
+    #[test]
+    fn a_change_misses_no_packet_of_a_policy_that_stays() {
+        let one = (trie(&[("10.1.0.0", 16, 1)]), trie(&[("10.2.0.0", 16, 1)]));
+        let two = (
+            trie(&[("10.1.0.0", 16, 2), ("10.1.2.0", 24, 3)]),
+            trie(&[("10.2.0.0", 16, 2), ("10.2.0.0", 20, 6)]),
+        );
+        let world = Rc::new(RefCell::new(World::default()));
+        let mirror = |side| {
+            Mirror::new(
+                "fake",
+                8,
+                Fake {
+                    world: Rc::clone(&world),
+                    side,
+                },
+            )
+        };
+        let mut source = mirror(|world| &mut world.source);
+        let mut destination = mirror(|world| &mut world.destination);
+        for (wanted_source, wanted_destination) in [&one, &two, &one, &two] {
+            let both = union(source.loaded(), wanted_source);
+            source.add("wan0", &both).unwrap();
+            let both = union(destination.loaded(), wanted_destination);
+            destination.add("wan0", &both).unwrap();
+            source.settle("wan0", wanted_source).unwrap();
+            destination.settle("wan0", wanted_destination).unwrap();
+            let mut world = world.borrow_mut();
+            assert_eq!(
+                (&world.source, &world.destination),
+                (wanted_source, wanted_destination)
+            );
+            world.is_watching = true;
+        }
+        let writes = world.borrow().writes;
+        source.settle("wan0", &two.0).unwrap();
+        assert_eq!(
+            world.borrow().writes,
+            writes,
+            "what is there is not written again"
+        );
+    }
+}

@@ -401,4 +401,4 @@ impl From<Prefix> for PrefixKey {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
