@@ -197,7 +197,7 @@ proptest! {
     #[test]
     fn any_burst_passes(
         lengths in prop::collection::vec((28_usize..1300, any::<bool>(), any::<u8>()), 1..130),
-        suite in 0_usize..5,
+        suite in 0..suites().len(),
         tfc in 0_u16..1600,
         esn: bool,
     ) {
