@@ -77,8 +77,8 @@ impl Sum {
         self.fold() == 0xffff
     }
 
-    /// Keeps the sum at or below 2³³, so that no addend (a slice of 2³³ bytes would make one of 2⁶³)
-    /// can overflow it.
+    /// Keeps the sum at or below 2³³, so that no addend can overflow it: a slice of 2³³ bytes would
+    /// make one of 2⁶³.
     #[inline]
     const fn add(self, addend: u64) -> Self {
         Self(fold_64(self.0.wrapping_add(addend)))
@@ -174,7 +174,9 @@ mod tests {
         }
 
         #[test]
-        fn parts_add_up(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..100) {
+        fn parts_add_up(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..100,
+        ) {
             let (head, tail) = bytes.split_at((at * 2).min(bytes.len() / 2 * 2));
             let parts = Sum::ZERO.bytes(tail).bytes(head);
             prop_assert_eq!(parts.fold(), naive(&bytes));
@@ -204,7 +206,8 @@ mod tests {
 
         #[test]
         fn update_equals_recomputing(
-            mut bytes in proptest::collection::vec(any::<u8>(), 20..40), at in 1_usize..10, new: u16,
+            mut bytes in proptest::collection::vec(any::<u8>(), 20..40), at in 1_usize..10,
+            new: u16,
         ) {
             // A header is never all zero; without that the two zeros would differ.
             bytes[0] = 0x45;

@@ -55,8 +55,8 @@ impl FragmentHeader {
 /// What a walk over the extension headers found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The header that is none of ours to walk. Behind the fragment header of a later fragment: what
-    /// that one names, whatever it is.
+    /// The header that is none of ours to walk. Behind the fragment header of a later fragment:
+    /// what that one names, whatever it is.
     pub protocol: u8,
     /// Its offset from the start of the packet, bytes; at most the length of the packet.
     pub offset: usize,

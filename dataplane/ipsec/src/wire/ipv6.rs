@@ -115,8 +115,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Writes the header. In place, since a header built elsewhere and copied would stall on its own
-    /// stores.
+    /// Writes the header. In place, since a header built elsewhere and copied would stall on its
+    /// own stores.
     #[inline]
     pub fn write(self, out: &mut [u8; LENGTH]) {
         let traffic_class = u32::from(self.traffic_class) << 20;

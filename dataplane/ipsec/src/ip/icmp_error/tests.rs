@@ -1,4 +1,4 @@
-//! Errors read back field by field, every packet that must not be answered, and quotes cut anywhere.
+//! Errors read back field by field, every packet that must not be answered, quotes cut anywhere.
 
 use proptest::prelude::*;
 
@@ -244,7 +244,8 @@ fn a_cut_quote_shows_what_is_left_of_it() {
 proptest! {
     #[test]
     fn no_bytes_make_a_quote_panic(
-        quote in proptest::collection::vec(any::<u8>(), 0..120), first in 0x40_u8..0x70, v6_outer: bool,
+        quote in proptest::collection::vec(any::<u8>(), 0..120), first in 0x40_u8..0x70,
+        v6_outer: bool,
     ) {
         let message = [&[3, 1, 0, 0, 0, 0, 0, 0, first][..], &quote].concat();
         let ip = if v6_outer {

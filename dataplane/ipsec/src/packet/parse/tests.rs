@@ -295,7 +295,8 @@ proptest! {
 
     #[test]
     fn mutated_packets_never_lead_out_of_the_packet(
-        which in 0_usize..5, changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6),
+        which in 0_usize..5,
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6),
     ) {
         let mut packet = samples().swap_remove(which);
         for (at, value) in changes {
