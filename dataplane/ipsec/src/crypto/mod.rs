@@ -203,3 +203,6 @@ pub fn open(jobs: &mut [OpenJob<'_>]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,13 @@ impl Layout {
         }
     }
 
+    /// [`Self::covered`], if a payload of that length fits in too.
+    pub(super) fn covered_with(self, length: usize, payload: usize) -> Option<usize> {
+        let covered = self.covered(length)?;
+        let least = HEADER_LENGTH + self.iv + payload + TRAILER_LENGTH;
+        (covered >= least).then_some(covered)
+    }
+
     /// Bytes in front of the ICV of a packet of `length` bytes; `None` when the packet holds no
     /// header, IV, trailer and ICV, or its text is not whole blocks.
     pub(super) const fn covered(self, length: usize) -> Option<usize> {
@@ -61,12 +68,10 @@ pub(super) fn seal_parts<'a>(
     payload: &[u8],
     layout: Layout,
 ) -> Option<SealParts<'a>> {
-    let (covered, icv) = packet.split_at_mut_checked(layout.covered(packet.len())?)?;
+    let covered = layout.covered_with(packet.len(), payload.len())?;
+    let (covered, icv) = packet.split_at_mut_checked(covered)?;
     let (header, rest) = covered.split_first_chunk_mut()?;
     let (iv, text) = rest.split_at_mut_checked(layout.iv)?;
-    if text.len() < payload.len() + TRAILER_LENGTH {
-        return None;
-    }
     text.get_mut(..payload.len())?.copy_from_slice(payload);
     Some(SealParts {
         header,

@@ -95,16 +95,17 @@ fn encrypt<C: Encipher>(jobs: &mut [SealJob<'_>], key: impl Fn(&Cipher) -> Optio
     }
 }
 
+/// Passes over what [`encrypt`] zeroed, by the same lengths.
 fn sign<M: Authenticate>(jobs: &mut [SealJob<'_>], key: impl Fn(&Mac) -> Option<&M>) {
     for job in jobs {
         let mac = Separate::of(&job.transform.keys).and_then(|keys| key(&keys.mac));
-        let (Some(mac), Some(length)) = (mac, job.transform.layout.covered(job.destination.len()))
-        else {
-            continue;
-        };
-        let (packet, icv) = job.destination.split_at_mut(length);
-        let tag = mac.tag(packet, high(&high_half(job.sequence), job.esn));
-        icv.copy_from_slice(&tag[..icv.len()]);
+        let layout = job.transform.layout;
+        let covered = layout.covered_with(job.destination.len(), job.source.len());
+        if let (Some(mac), Some(covered)) = (mac, covered) {
+            let (packet, icv) = job.destination.split_at_mut(covered);
+            let tag = mac.tag(packet, high(&high_half(job.sequence), job.esn));
+            icv.copy_from_slice(&tag[..icv.len()]);
+        }
     }
 }
 
