@@ -9,9 +9,9 @@ use hashbrown::HashSet;
 
 use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
+use crate::sa::Sa;
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
-use crate::sa::{Sa, SaSlot};
 use crate::verdict::DropReason;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).

@@ -74,7 +74,9 @@ fn the_machines_own_key_exchange_is_bypassed() {
     }
     .bytes();
     assert_eq!(
-        a.outbound(std::slice::from_ref(&ike), 1500, true).remove(0).0,
+        a.outbound(std::slice::from_ref(&ike), 1500, true)
+            .remove(0)
+            .0,
         Out::Bypass
     );
     assert_eq!(verdict(&mut a, &ike, 1500), Out::Host);

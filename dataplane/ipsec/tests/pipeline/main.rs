@@ -11,3 +11,5 @@ mod round_trip;
 mod arrivals;
 
 mod departures;
+
+mod hostile;

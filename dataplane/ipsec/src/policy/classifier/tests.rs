@@ -241,22 +241,3 @@ fn policies_that_differ_in_ports_alone_are_cut_apart() {
         assert_eq!(classifier.first(&packet), Some(port.into()));
     }
 }
-
-#[test]
-fn scratch_lookup_cost() {
-    for count in [1_u32, 1000, 10_000, 100_000] {
-        let start = Instant::now();
-        let database = Database::new(Direction::Out, sites(count));
-        let classifier = compiled(&database);
-        let built = start.elapsed();
-        let packets: Vec<Packet> = (0..100_000_u32).map(|i| site_packet(i.wrapping_mul(2_654_435_761) % count)).collect();
-        let mut sum = 0;
-        for _ in 0..3 {
-        let start = Instant::now();
-        for packet in &packets {
-            sum += classifier.first(packet).unwrap();
-        }
-        eprintln!("{count} policies: built {built:?}, {} ns/lookup ({sum})", start.elapsed().as_nanos() / 100_000);
-        }
-    }
-}
