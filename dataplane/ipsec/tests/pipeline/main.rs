@@ -10,6 +10,8 @@ mod round_trip;
 
 mod arrivals;
 
+mod verification;
+
 mod departures;
 
 mod hostile;
