@@ -11,3 +11,6 @@ mod world;
 
 #[path = "netlink/mirror.rs"]
 mod mirror;
+
+#[path = "netlink/guard.rs"]
+mod guard;

@@ -20,7 +20,7 @@ pub mod host_routes;
 
 pub mod guard;
 
-//pub use guard::{Guard, GuardError, PortSide};
+pub use guard::{Guard, GuardCount, GuardError, GuardParameters, PortSide};
 //pub use host_routes::{HostRoute, HostRoutes};
 pub use kernel::{Kernel, NetlinkError};
 pub use mirror::Mirror;
