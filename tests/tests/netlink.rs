@@ -14,3 +14,9 @@ mod mirror;
 
 #[path = "netlink/guard.rs"]
 mod guard;
+
+#[path = "netlink/neighbors.rs"]
+mod neighbors;
+
+#[path = "netlink/host_routes.rs"]
+mod host_routes;

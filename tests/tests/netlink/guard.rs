@@ -263,7 +263,7 @@ fn later_fragments_share_the_fate_of_what_is_protected() {
         return;
     }
     let net = net();
-    let mut policies = both("udp", Action::Protect, "10.1.0.0/16", "10.2.0.0/16", 100);
+    let mut policies = both("udp", Action::Protect, "10.1.0.0/16", "10.2.0.0/16", 100).to_vec();
     policies.extend(both(
         "udp6",
         Action::Protect,
@@ -474,7 +474,7 @@ fn replacing_the_rules_under_load_neither_loses_nor_leaks() {
         load(&mut guard, &one, false);
         let flood = |to: &str| {
             let mut command = net.a.command("ping");
-            command.args(["-n", "-q", "-i", "0.001", "-c", "2000", "-W", "1", to]);
+            command.args(["-n", "-q", "-i", "0.001", "-c", "500", "-W", "1", to]);
             command.stdout(Stdio::piped()).spawn().unwrap()
         };
         let [allowed, protected] = ["10.2.0.2", "10.9.0.2"].map(flood);
@@ -497,20 +497,20 @@ fn replacing_the_rules_under_load_neither_loses_nor_leaks() {
             let [allowed, protected] = outputs.join().unwrap();
             (allowed, protected, replaced)
         });
-        assert!(replaced > 20, "{replaced}");
+        assert!(replaced > 5, "{replaced}");
         assert!(allowed.contains(" 0% packet loss"), "{allowed}");
         assert!(
-            protected.contains("2000 packets transmitted, 0 received"),
+            protected.contains("500 packets transmitted, 0 received"),
             "{protected}"
         );
         let counted = dropped(&guard, "one-out");
-        println!("{replaced} replacements; {counted} of 2000 drops counted");
+        println!("{replaced} replacements; {counted} of 500 drops counted");
     });
 }
 
 #[test]
-fn a_host_without_nftables_is_told_what_to_set() {
-    if skip_guard("a_host_without_nftables_is_told_what_to_set") {
+fn a_table_that_somebody_removed_is_an_error_that_says_what_to_do() {
+    if skip_guard("a_table_that_somebody_removed_is_an_error_that_says_what_to_do") {
         return;
     }
     let namespace = Namespace::new();
