@@ -1,1 +1,3 @@
-//! stub
+//! What benches and the demo measure with.
+
+pub mod redirect;

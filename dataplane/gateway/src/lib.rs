@@ -12,13 +12,17 @@ pub mod state;
 
 pub mod route;
 
-pub mod snapshot;
-
 pub mod port;
+
+pub mod snapshot;
 
 pub mod worker;
 
+pub mod observe;
+
 pub mod config;
+
+pub mod assembly;
 
 pub mod offline;
 

@@ -1,1 +1,16 @@
-//! daemon
+//! The gateway as a process: opens everything in the one order that leaves no gap, follows the
+//! kernel while it runs, and takes everything down again.
+
+pub mod cores;
+
+pub mod ports;
+
+pub mod workers;
+
+pub mod publish;
+
+pub mod numbers;
+
+pub mod answers;
+
+pub mod run;

@@ -7,9 +7,15 @@
 
 pub mod settings;
 
+mod interface;
+
+pub mod bell;
+
 pub mod xdp;
 
 pub mod host;
+
+pub mod memory;
 
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
@@ -68,6 +74,40 @@ impl Ledger {
     }
 }
 
+/// Packets that a port received and had to drop itself, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Of more pieces than the port gathers.
+    pub unsupported: u64,
+    /// No room to gather the pieces in.
+    pub no_frame: u64,
+}
+
+impl Losses {
+    /// One packet more. Anything but [`DropReason::NoFrame`] counts as unsupported.
+    pub const fn count(&mut self, reason: DropReason) {
+        match reason {
+            DropReason::NoFrame => self.no_frame += 1,
+            _ => self.unsupported += 1,
+        }
+    }
+
+    /// Each reason with its packets.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(DropReason, u64); 2] {
+        [
+            (DropReason::Unsupported, self.unsupported),
+            (DropReason::NoFrame, self.no_frame),
+        ]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.unsupported + self.no_frame
+    }
+}
+
 /// One queue of one port, owned by one worker.
 pub trait Port: Send {
     /// Token of a received frame.
@@ -99,6 +139,11 @@ pub trait Port: Send {
     /// submitted and the kernel kicked as far as it is needed. True: the port wants to be
     /// flushed again although nothing new arrives (a kick is pending), so do not sleep.
     fn flush(&mut self) -> bool;
+
+    /// What the port dropped since the last call, to be counted as received and as dropped.
+    fn take_losses(&mut self) -> Losses {
+        Losses::default()
+    }
 
     /// Where the frames are.
     fn ledger(&self) -> Ledger;

@@ -5,6 +5,15 @@
 
 use std::net::IpAddr;
 
+mod prefix_table;
+
+pub mod fib;
+
+pub mod neighbors;
+
+pub use fib::{Fib, PortAddress};
+pub use neighbors::Neighbors;
+
 /// Position of a port in the configuration file; the same for every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortIndex(pub u16);
@@ -41,7 +50,7 @@ pub enum Target {
 }
 
 /// One next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hop {
     /// Egress port.
     pub port: PortIndex,

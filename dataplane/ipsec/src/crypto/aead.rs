@@ -9,9 +9,6 @@ use super::suite::{Encryption, SALT_LENGTH, SuiteError};
 use super::{KeyError, Keys, OpenJob, SealJob};
 use crate::secret::Sealed;
 
-const IV_LENGTH: usize = 8;
-const TAG_LENGTH: usize = 16;
-
 /// One SA's key and salt.
 pub(super) struct RingAead {
     /// ring holds the raw key and never wipes it.
@@ -49,7 +46,7 @@ impl RingAead {
 
     //= T16 T21 (RFC 4106 section 6, RFC 7634 section 2)
     fn seal(&self, job: &mut SealJob<'_>) -> Option<()> {
-        let parts = seal_parts(job.destination, job.source, IV_LENGTH, TAG_LENGTH)?;
+        let parts = seal_parts(job.destination, job.source, job.transform.layout)?;
         let nonce = Nonce::assume_unique_for_key(nonce(*self.salt, parts.iv)?);
         let data = Aad::from(AssociatedData::new(parts.header, job.sequence, job.esn));
         let tag = self
@@ -62,7 +59,7 @@ impl RingAead {
 
     //= T31 T82 T83 (RFC 4303 section 3.4.4.2)
     fn open(&self, job: &mut OpenJob<'_>) -> Option<()> {
-        let parts = open_parts(job.source, IV_LENGTH, TAG_LENGTH)?;
+        let parts = open_parts(job.source, job.transform.layout)?;
         let nonce = Nonce::assume_unique_for_key(nonce(*self.salt, parts.iv)?);
         let data = Aad::from(AssociatedData::new(parts.header, job.sequence, job.esn));
         let tag = Tag::try_from(parts.icv).ok()?;

@@ -15,19 +15,35 @@ mod parts;
 
 mod aead;
 
+mod cbc_mac;
+
+mod mac;
+
+mod cipher;
+
+mod separate;
+
+mod gcm;
+
 use crate::secret::Secret;
 use aead::RingAead;
+use gcm::Gcm;
+use parts::Layout;
+use separate::Separate;
 use suite::{Encryption, Protocol, Suite, SuiteError};
 
 /// Expanded keys of one SA, ready for [`seal`] and [`open`]. Wiped on drop.
 pub struct Transform {
     suite: Suite,
+    layout: Layout,
     keys: Keys,
 }
 
 /// The expanded keys, by the code that uses them.
 enum Keys {
     Ring(RingAead),
+    Separate(Separate),
+    Gcm(Gcm),
     /// An AH suite, which [`seal`] and [`open`] refuse.
     None,
 }
@@ -75,6 +91,7 @@ impl Transform {
         }
         check_lengths(suite, encryption_key, integrity_key)?;
         let keys = match suite.encryption {
+            _ if esp.is_err() => Keys::None,
             Encryption::AesGcm {
                 icv: 16,
                 bits: 128 | 256,
@@ -82,9 +99,22 @@ impl Transform {
             | Encryption::ChaCha20Poly1305 => {
                 Keys::Ring(RingAead::new(suite.encryption, encryption_key.expose())?)
             }
-            _ => Keys::None,
+            Encryption::AesGcm { .. } | Encryption::AesGmac { .. } => {
+                Keys::Gcm(Gcm::new(suite.encryption, encryption_key.expose())?)
+            }
+            Encryption::Null
+            | Encryption::AesCbc { .. }
+            | Encryption::AesCtr { .. }
+            | Encryption::TripleDes => match Separate::new(suite, encryption_key, integrity_key)? {
+                Some(keys) => Keys::Separate(keys),
+                None => Keys::None,
+            },
         };
-        Ok(Self { suite, keys })
+        Ok(Self {
+            suite,
+            layout: Layout::of(suite),
+            keys,
+        })
     }
 
     /// The algorithms that the keys are for.
@@ -149,10 +179,12 @@ pub struct OpenJob<'a> {
 /// A job whose lengths do not fit (a caller's mistake) has its whole destination zeroed: SPI 0, so
 /// that what might leave by a further mistake holds no plaintext.
 pub fn seal(jobs: &mut [SealJob<'_>]) {
-    // Neighbours of one kind form a group, so that the choice of the code is made once for each.
-    for group in jobs.chunk_by_mut(|a, b| a.transform.kind() == b.transform.kind()) {
+    // Neighbours of one suite form a group, so that the choice of the code is made once for each.
+    for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
         match group.first().map(|job| &job.transform.keys) {
             Some(Keys::Ring(_)) => aead::seal(group),
+            Some(Keys::Separate(_)) => separate::seal(group),
+            Some(Keys::Gcm(_)) => gcm::seal(group),
             Some(Keys::None) => group.iter_mut().for_each(|job| job.destination.fill(0)),
             None => {}
         }
@@ -161,18 +193,16 @@ pub fn seal(jobs: &mut [SealJob<'_>]) {
 
 /// Verifies and decrypts every job; the answer is in [`OpenJob::authentic`].
 pub fn open(jobs: &mut [OpenJob<'_>]) {
-    for group in jobs.chunk_by_mut(|a, b| a.transform.kind() == b.transform.kind()) {
+    for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
         match group.first().map(|job| &job.transform.keys) {
             Some(Keys::Ring(_)) => aead::open(group),
+            Some(Keys::Separate(_)) => separate::open(group),
+            Some(Keys::Gcm(_)) => gcm::open(group),
             Some(Keys::None) => group.iter_mut().for_each(|job| job.authentic = false),
             None => {}
         }
     }
 }
 
-impl Transform {
-    /// What jobs must share to be served by one call.
-    fn kind(&self) -> std::mem::Discriminant<Keys> {
-        std::mem::discriminant(&self.keys)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,49 @@
 //! Where the parts of an ESP packet lie between its header and its ICV (RFC 4303 §2).
 
+use super::suite::Suite;
+
 /// SPI and sequence number.
 pub(super) const HEADER_LENGTH: usize = 8;
 
 /// Pad length and next header, the least that stands behind the payload.
 pub(super) const TRAILER_LENGTH: usize = 2;
+
+/// The lengths of a suite that the cutting needs, bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub iv: usize,
+    pub icv: usize,
+    pub alignment: usize,
+}
+
+impl Layout {
+    pub(super) const fn of(suite: Suite) -> Self {
+        Self {
+            iv: suite.iv_length(),
+            icv: suite.icv_length(),
+            alignment: suite.alignment(),
+        }
+    }
+
+    /// [`Self::covered`], if a payload of that length fits in too.
+    pub(super) fn covered_with(self, length: usize, payload: usize) -> Option<usize> {
+        let covered = self.covered(length)?;
+        let least = HEADER_LENGTH + self.iv + payload + TRAILER_LENGTH;
+        (covered >= least).then_some(covered)
+    }
+
+    /// Bytes in front of the ICV of a packet of `length` bytes; `None` when the packet holds no
+    /// header, IV, trailer and ICV, or its text is not whole blocks.
+    pub(super) const fn covered(self, length: usize) -> Option<usize> {
+        let around = HEADER_LENGTH + self.iv + self.icv;
+        match length.checked_sub(around) {
+            Some(text) if text >= TRAILER_LENGTH && text % self.alignment == 0 => {
+                Some(length - self.icv)
+            }
+            _ => None,
+        }
+    }
+}
 
 /// A packet to seal, cut into its parts. `text` still wants the payload at its start.
 pub(super) struct SealParts<'a> {
@@ -27,16 +66,12 @@ pub(super) struct OpenParts<'a> {
 pub(super) fn seal_parts<'a>(
     packet: &'a mut [u8],
     payload: &[u8],
-    iv_length: usize,
-    icv_length: usize,
+    layout: Layout,
 ) -> Option<SealParts<'a>> {
-    let (header, rest) = packet.split_first_chunk_mut()?;
-    let (iv, rest) = rest.split_at_mut_checked(iv_length)?;
-    let text_length = rest.len().checked_sub(icv_length)?;
-    let (text, icv) = rest.split_at_mut_checked(text_length)?;
-    if text_length < payload.len() + TRAILER_LENGTH {
-        return None;
-    }
+    let covered = layout.covered_with(packet.len(), payload.len())?;
+    let (covered, icv) = packet.split_at_mut_checked(covered)?;
+    let (header, rest) = covered.split_first_chunk_mut()?;
+    let (iv, text) = rest.split_at_mut_checked(layout.iv)?;
     text.get_mut(..payload.len())?.copy_from_slice(payload);
     Some(SealParts {
         header,
@@ -46,19 +81,11 @@ pub(super) fn seal_parts<'a>(
     })
 }
 
-/// Cuts `packet`. `None` when it is too short for a trailer.
-pub(super) fn open_parts(
-    packet: &[u8],
-    iv_length: usize,
-    icv_length: usize,
-) -> Option<OpenParts<'_>> {
-    let (header, rest) = packet.split_first_chunk()?;
-    let (iv, rest) = rest.split_at_checked(iv_length)?;
-    let text_length = rest.len().checked_sub(icv_length)?;
-    if text_length < TRAILER_LENGTH {
-        return None;
-    }
-    let (text, icv) = rest.split_at_checked(text_length)?;
+/// Cuts `packet`. `None` when it is too short, or its text is not whole blocks.
+pub(super) fn open_parts(packet: &[u8], layout: Layout) -> Option<OpenParts<'_>> {
+    let (covered, icv) = packet.split_at_checked(layout.covered(packet.len())?)?;
+    let (header, rest) = covered.split_first_chunk()?;
+    let (iv, text) = rest.split_at_checked(layout.iv)?;
     Some(OpenParts {
         header,
         iv,

@@ -1,13 +1,37 @@
 //! Protected wire to plaintext (RFC 4303 §3.4, RFC 4301 §5.2).
 //!
-//! Two halves. `admit` decides everything that needs no key; then the caller provides each
-//! packet that goes on with a buffer of the port by which it will probably leave; `open` does
+//! Two halves. [`admit`] decides everything that needs no key; then the caller provides each
+//! packet that goes on with a buffer of the port by which it will probably leave; [`open`] does
 //! the rest. What the caller then does with an opened packet (host, hop limit, size, route) is
 //! forwarding, not IPsec.
+//!
+//! Order of refusal: direction and length, lifetime, replay, ICV, replay again (an earlier packet
+//! of the batch may have had the number), reservation, trailer, inner header, ECN, policy.
 
+// The stages in their order; none imports another.
+mod classify;
+
+mod lookup;
+
+mod precheck;
+
+mod decrypt;
+
+mod accept;
+
+mod decapsulate;
+
+mod verify;
+
+use arrayvec::ArrayVec;
+
+use crate::limits::BATCH;
 use crate::packet::Packet;
-use crate::policy::PolicyIndex;
-use crate::sa::Sa;
+use crate::policy::{Memory, PolicyIndex};
+use crate::sa::state::States;
+use crate::sa::{Sa, SaSlot};
+use crate::tables::{Count, Tables};
+use crate::time::Time;
 use crate::verdict::DropReason;
 
 /// An authentic packet that carries nothing.
@@ -41,6 +65,16 @@ pub enum Verdict {
     Opened,
 }
 
+/// What stands in front of the upper-layer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Clear,
+    Esp,
+    /// Behind a UDP header with that destination port.
+    EspInUdp(u16),
+    Ah,
+}
+
 /// One packet of a burst from an unprotected port.
 pub struct Item<'a> {
     /// The IP packet as received, cut to its length.
@@ -61,4 +95,74 @@ pub struct Item<'a> {
     pub policy: Option<PolicyIndex>,
     /// The fate so far.
     pub verdict: Verdict,
+    kind: Kind,
+    /// The sequence number on the wire.
+    number: u32,
+    /// End of the ESP or AH packet in `source`.
+    end: u16,
+    /// Length of the decrypted text, padding and trailer included.
+    plaintext: u16,
+}
+
+impl<'a> Item<'a> {
+    /// A packet that has just been parsed; `source` is cut to its length.
+    #[must_use]
+    pub const fn new(source: &'a [u8], packet: Packet) -> Self {
+        Self {
+            source,
+            packet,
+            sa: None,
+            header_offset: 0,
+            sequence: 0,
+            destination: None,
+            inner: None,
+            policy: None,
+            verdict: Verdict::Continue,
+            kind: Kind::Clear,
+            number: 0,
+            end: 0,
+            plaintext: 0,
+        }
+    }
+}
+
+/// What the stages read, and what they own while a batch runs.
+pub struct Context<'a, 'w> {
+    /// The generation that the batch works with.
+    pub tables: &'a Tables,
+    /// The worker's SA states.
+    pub states: &'w mut States,
+    /// The worker's memory of first fragments.
+    pub memory: &'w mut Memory,
+    /// The worker's policy counters, by [`PolicyIndex`]; [`Tables::policy_count`] of them.
+    pub policies: &'w mut [Count],
+    /// SAs that want more sequence numbers reserved; the caller empties it.
+    pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
+    /// When the batch began.
+    pub now: Time,
+}
+
+impl Context<'_, '_> {
+    /// A policy decided the fate of a packet of `length` bytes.
+    fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(self.policies, policy, length);
+    }
+}
+
+/// First half: from the packet as received to its SA, or to the fate of a clear one.
+pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    classify::run(batch, context);
+    lookup::run(batch, context);
+    precheck::run(batch, context);
+}
+
+/// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
+/// Without one a packet ends as `no_frame`.
+pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for batch in batch.chunks_mut(BATCH) {
+        decrypt::run(batch);
+        accept::run(batch, context);
+        decapsulate::run(batch);
+        verify::run(batch, context);
+    }
 }

@@ -1,6 +1,13 @@
 //! A packet, parsed once: what every later stage knows about it without looking again.
 
-use crate::verdict::DropReason;
+mod parse;
+
+mod builtin;
+
+pub mod checksum;
+
+pub use builtin::{Builtin, builtin};
+pub use parse::{parse, parse_quote};
 
 /// The IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +82,10 @@ pub struct Packet {
 
 /// Protocol numbers that the pipeline names.
 pub mod protocol {
+    use crate::wire::extension;
+
     /// IPv6 hop-by-hop options.
-    pub const HOP_BY_HOP: u8 = 0;
+    pub const HOP_BY_HOP: u8 = extension::HOP_BY_HOP;
     /// ICMP (RFC 792).
     pub const ICMP: u8 = 1;
     /// IPv4 in a tunnel.
@@ -90,9 +99,9 @@ pub mod protocol {
     /// IPv6 in a tunnel.
     pub const IPV6: u8 = 41;
     /// IPv6 routing header.
-    pub const ROUTING: u8 = 43;
+    pub const ROUTING: u8 = extension::ROUTING;
     /// IPv6 fragment header.
-    pub const FRAGMENT: u8 = 44;
+    pub const FRAGMENT: u8 = extension::FRAGMENT;
     /// ESP (RFC 4303).
     pub const ESP: u8 = 50;
     /// AH (RFC 4302).
@@ -102,23 +111,11 @@ pub mod protocol {
     /// No next header: an ESP dummy (RFC 4303 §2.6).
     pub const NONE: u8 = 59;
     /// IPv6 destination options.
-    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const DESTINATION_OPTIONS: u8 = extension::DESTINATION_OPTIONS;
     /// SCTP.
     pub const SCTP: u8 = 132;
     /// UDP-Lite.
     pub const UDP_LITE: u8 = 136;
-}
-
-/// Parses the IP packet at the start of `bytes`, which may be longer than the packet.
-///
-/// # Errors
-/// [`DropReason::Malformed`] for a version other than 4 and 6, an IHL below 5, a length beyond
-/// `bytes`, a wrong IPv4 header checksum, an extension header beyond the end, more than
-/// [`crate::limits::EXTENSION_HEADERS`] of them, or a packet longer than
-/// [`crate::limits::PACKET`].
-pub fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
-    let _ = bytes;
-    Err(DropReason::Unsupported)
 }
 
 /// An address in the form that [`Packet`] keeps.

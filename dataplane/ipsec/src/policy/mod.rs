@@ -1,8 +1,25 @@
 //! The SPD: ordered selectors, first match wins, default discard (RFC 4301 §4.4.1).
+//!
+//! [`selector`] says whether one policy takes one packet, [`database`] orders them (the oracle of
+//! every test), [`classifier`] gives the same answer at a cost that does not grow with their
+//! number, [`fragments`] remembers what first fragments met, and [`decision`] puts it together.
+
+pub mod selector;
+
+pub mod fragments;
+
+pub mod database;
+
+pub mod classifier;
+
+pub mod decision;
 
 use crate::packet::Version;
 use crate::sa::SaSlot;
 use crate::sa::association::Direction;
+
+pub use decision::{Decision, Spd};
+pub use fragments::Memory;
 
 /// What a policy does with the packets that it selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +44,7 @@ pub struct AddressRange {
 }
 
 /// Addresses that a selector takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSelector {
     /// Every address of both families.
     Any,
@@ -36,7 +53,7 @@ pub enum AddressSelector {
 }
 
 /// Ports that a selector takes (RFC 4301 §4.4.1.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PortSelector {
     /// Every port, also where there is none to see.
     Any,
@@ -50,7 +67,7 @@ pub enum PortSelector {
 }
 
 /// The traffic that a policy is about (RFC 4301 §4.4.1.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// The protected side: source outbound, destination inbound.
     pub local: AddressSelector,

@@ -310,3 +310,6 @@ const fn mask(index: u64, first: u64, last: u64) -> u64 {
     }
     mask
 }
+
+#[cfg(test)]
+mod tests;

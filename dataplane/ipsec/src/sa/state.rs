@@ -347,3 +347,6 @@ impl States {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
