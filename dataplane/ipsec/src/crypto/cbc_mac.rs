@@ -2,12 +2,11 @@
 //! last block are made.
 
 use aes::Aes128;
+use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
 
-use super::mac::Authenticate;
-use crate::limits::ICV_LENGTH;
-
+/// Bytes of a block, which is also the MAC's length.
 const BLOCK: usize = 16;
 
 /// A CBC-MAC with the two masks for the last block.
@@ -45,8 +44,9 @@ impl CbcMac<Aes128> {
     }
 }
 
-impl<C: BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>> Authenticate for CbcMac<C> {
-    fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH] {
+impl<C: BlockCipherEncrypt<BlockSize = U16>> CbcMac<C> {
+    /// The whole MAC over `packet` and behind it `high`.
+    pub(super) fn mac(&self, packet: &[u8], high: &[u8]) -> [u8; BLOCK] {
         let mut chain = [0; BLOCK];
         // Bytes that wait for their block: at least one, so that the last block is never chained
         // without its mask.
@@ -71,16 +71,13 @@ impl<C: BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>> Authenticate f
             padding[0] = 0x80;
             mask = self.padded;
         }
-        let mac = encrypt(&self.cipher, xor(xor(chain, rest), mask));
-        let mut tag = [0; ICV_LENGTH];
-        tag[..BLOCK].copy_from_slice(&mac);
-        tag
+        encrypt(&self.cipher, xor(xor(chain, rest), mask))
     }
 }
 
 fn encrypt<C>(cipher: &C, block: [u8; BLOCK]) -> [u8; BLOCK]
 where
-    C: BlockCipherEncrypt<BlockSize = aes::cipher::consts::U16>,
+    C: BlockCipherEncrypt<BlockSize = U16>,
 {
     let mut block = block.into();
     cipher.encrypt_block(&mut block);

@@ -2,6 +2,7 @@
 //! mode (RFC 3566, 4494). All are cut to their leftmost bytes.
 
 use aes::Aes128;
+use aes::cipher::{BlockCipherEncrypt, consts::U16};
 use hmac::{Hmac, KeyInit};
 use md5::Md5;
 use sha1::Sha1;
@@ -73,6 +74,15 @@ impl<M: hmac::Mac + Clone> Authenticate for M {
         for (byte, full) in tag.iter_mut().zip(full) {
             *byte = full;
         }
+        tag
+    }
+}
+
+impl<C: BlockCipherEncrypt<BlockSize = U16>> Authenticate for CbcMac<C> {
+    fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH] {
+        let full = self.mac(packet, high);
+        let mut tag = [0; ICV_LENGTH];
+        tag[..full.len()].copy_from_slice(&full);
         tag
     }
 }

@@ -148,6 +148,8 @@ pub struct Published {
     pub bytes: AtomicU64,
     /// Last number used (out), highest accepted (in).
     pub sequence: AtomicU64,
+    /// [`SaState::needed`]: what the keeper of reservations must cover.
+    pub needed: AtomicU64,
     /// [`crate::sa::lifetime::Stage`] as a number.
     pub stage: AtomicU64,
     /// Numbers up to and including this one are on disk as reserved: an outbound number above it

@@ -55,29 +55,36 @@ impl Counter {
     }
 }
 
-/// Says once for each block of reserved numbers that its half is used and the next one is wanted.
+/// Numbers by which the need must grow before an unanswered request is repeated: a burst that waits
+/// for a reservation asks once, and a request whose write failed does not stay the last one.
+const REPEAT: u64 = 1024;
+
+/// Says when the next block of reserved numbers is wanted: once when half of the present one is
+/// used, and once when a number beyond it is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfMark {
     /// The block's end as last seen.
     end: u64,
-    /// The number at which to ask; `u64::MAX` when asked already.
+    /// The number at which to ask next.
     mark: u64,
 }
 
 impl HalfMark {
-    /// Whether a new block should be asked for, now that `last` is used and `reserved_end` holds.
-    /// True once for each value of `reserved_end`.
-    pub const fn is_due(&mut self, last: u64, reserved_end: u64) -> bool {
+    /// Whether a new block should be asked for, now that `needed` is the highest number used or
+    /// waited for, and `reserved_end` holds.
+    pub const fn is_due(&mut self, needed: u64, reserved_end: u64) -> bool {
         if reserved_end == u64::MAX {
             return false;
         }
         if self.end != reserved_end {
             self.end = reserved_end;
-            self.mark = last + reserved_end.saturating_sub(last).div_ceil(2);
+            self.mark = needed + reserved_end.saturating_sub(needed).div_ceil(2);
         }
-        let due = last >= self.mark;
-        if due {
-            self.mark = u64::MAX;
+        let due = needed >= self.mark;
+        if due && needed <= reserved_end {
+            self.mark = reserved_end + 1;
+        } else if due {
+            self.mark = needed.saturating_add(REPEAT);
         }
         due
     }
@@ -132,6 +139,22 @@ mod tests {
         let asked: Vec<u64> = (60..=200).filter(|last| half.is_due(*last, 200)).collect();
         assert_eq!(asked, [130]);
         assert!((0..100).all(|last| !half.is_due(last, u64::MAX)));
+    }
+
+    #[test]
+    fn a_number_beyond_the_block_is_asked_for_again() {
+        let mut half = HalfMark::default();
+        assert!(!half.is_due(60, 100));
+        assert!(half.is_due(80, 100));
+        assert!(!half.is_due(100, 100));
+        // Waited for, though the half was asked for already.
+        assert!(half.is_due(101, 100));
+        let asked: Vec<u64> = (102..3000).filter(|it| half.is_due(*it, 100)).collect();
+        assert_eq!(asked, [1125, 2149]);
+        // A grant that does not reach it is answered by the next request.
+        assert!(half.is_due(3000, 200));
+        assert!(!half.is_due(3000, 5000));
+        assert!(half.is_due(4000, 5000));
     }
 
     #[test]

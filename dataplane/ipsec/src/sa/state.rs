@@ -19,6 +19,8 @@ pub struct SaState {
     bytes: u64,
     born: Time,
     half: HalfMark,
+    /// In: the highest authentic number refused because it was not reserved; 0: none.
+    waiting: u64,
     numbers: Numbers,
 }
 
@@ -72,6 +74,7 @@ impl SaState {
             bytes: 0,
             born: now,
             half: HalfMark::default(),
+            waiting: 0,
             numbers,
         }
     }
@@ -176,7 +179,7 @@ impl SaState {
     /// # Errors
     /// [`DropReason::Replay`]: accepted meanwhile, for instance earlier in the batch.
     /// [`DropReason::NoReservation`]: above `reserved_end`; the packet may be held and offered
-    /// again. Nothing has then changed.
+    /// again, and [`Self::needed`] tells how far to reserve. The window has then not moved.
     //= T28 T29 (RFC 4303 section 3.4.3)
     pub fn accept(&mut self, number: u64, reserved_end: u64) -> Result<Advance, DropReason> {
         match &mut self.numbers {
@@ -185,6 +188,7 @@ impl SaState {
             }
             Numbers::In(window) => {
                 window.recheck(number)?;
+                self.waiting = self.waiting.max(number);
                 Err(DropReason::NoReservation)
             }
             Numbers::Out { .. } => Err(DropReason::WrongDirection),
@@ -198,10 +202,19 @@ impl SaState {
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
-    /// True once for each block of reserved numbers: its half is used, ask for the next one.
-    pub const fn wants_reservation(&mut self, reserved_end: u64) -> bool {
-        let last = self.sequence();
-        self.half.is_due(last, reserved_end)
+    /// The number that reservations must cover: [`Self::sequence`], or beyond it the highest
+    /// authentic one that [`Self::accept`] refused for want of a reservation, since a peer that
+    /// restarted goes on further ahead than any lead of ours.
+    #[must_use]
+    pub fn needed(&self) -> u64 {
+        self.sequence().max(self.waiting)
+    }
+
+    /// True when a reservation up to [`Self::needed`] and beyond should be asked for: once at half
+    /// of each block, and when a number beyond it is waited for.
+    pub fn wants_reservation(&mut self, reserved_end: u64) -> bool {
+        let needed = self.needed();
+        self.half.is_due(needed, reserved_end)
     }
 
     /// In: the exact window, for a clean stop. `None` for an outbound SA.
@@ -218,6 +231,7 @@ impl SaState {
         published.packets.store(self.packets, Relaxed);
         published.bytes.store(self.bytes, Relaxed);
         published.sequence.store(self.sequence(), Relaxed);
+        published.needed.store(self.needed(), Relaxed);
         let stage = self.stage(lifetime, now).number();
         published.stage.store(stage, Relaxed);
     }

@@ -47,6 +47,31 @@ fn an_inbound_state_takes_no_number_above_the_limit_and_gives_none() {
     assert_eq!(state.check_outbound(FREE), Err(DropReason::WrongDirection));
 }
 
+#[test]
+fn a_peer_far_ahead_is_reserved_for_and_then_accepted() {
+    let mut state = state(Direction::In, 100);
+    let published = Published::default();
+    let asked = |state: &mut SaState, end| {
+        state.publish(&Lifetime::default(), Time(0), &published);
+        state
+            .wants_reservation(end)
+            .then(|| published.needed.load(Relaxed))
+    };
+    assert_eq!(asked(&mut state, 108), None);
+    // The peer restarted and goes on behind what it had reserved.
+    assert_eq!(state.accept(5000, 108), Err(DropReason::NoReservation));
+    assert_eq!(asked(&mut state, 108), Some(5000));
+    // Held and offered again: not asked for twice, and nothing has moved.
+    assert_eq!(state.accept(5000, 108), Err(DropReason::NoReservation));
+    assert_eq!(asked(&mut state, 108), None);
+    assert_eq!(state.sequence(), 100);
+    assert_eq!(state.accept(101, 108), Ok(Advance::Right));
+    assert_eq!(state.accept(5000, 5008), Ok(Advance::Right));
+    assert_eq!(state.needed(), 5000);
+    // What was seen already is no reason to reserve.
+    assert_eq!(state.accept(5000, 10), Err(DropReason::Replay));
+}
+
 //= test T48
 #[test]
 fn ah_has_the_same_window_as_esp() {
