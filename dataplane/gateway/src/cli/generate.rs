@@ -104,7 +104,7 @@ fn write(arguments: &Generate) -> Result<(), String> {
     create(&left_file, &render(&left, &right, &there, &back))?;
     create(&right_file, &render(&right, &left, &back, &there)).inspect_err(|_| {
         // Half a pair is of no use, and its keys must not lie about.
-        let _ = fs::remove_file(&left_file);
+        drop(fs::remove_file(&left_file));
     })
 }
 
@@ -268,4 +268,110 @@ sa = ["{sa}"]
     Zeroizing::new(format!(
         "# The traffic between the two networks, both ways.\n{out}\n{back}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failing test may panic")]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::{Config, Purpose, load, not_built};
+
+    fn arguments(out: &Path, texts: [&str; 4]) -> Generate {
+        let [left, left_net, right, right_net] = texts;
+        Generate {
+            left: left.parse().unwrap(),
+            left_net: left_net.to_owned(),
+            right: right.parse().unwrap(),
+            right_net: right_net.to_owned(),
+            out: out.to_path_buf(),
+        }
+    }
+
+    fn read(file: &Path) -> Config {
+        assert_eq!(
+            fs::metadata(file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let config = load(file, Purpose::Run).unwrap();
+        assert_eq!(not_built(&config), []);
+        config
+    }
+
+    #[test]
+    fn a_pair_is_clean_and_matches() {
+        for texts in [
+            ["192.0.2.1", "10.1.0.0/16", "192.0.2.2", "10.2.0.0/16"],
+            ["2001:db8::1", "fd00:1::/64", "2001:db8::2", "fd00:2::/64"],
+            ["192.0.2.1", "fd00:1::/64", "192.0.2.2", "fd00:2::/64"],
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("new");
+            write(&arguments(&out, texts)).unwrap();
+            let (left, right) = (read(&out.join("left.toml")), read(&out.join("right.toml")));
+            for (one, other) in [(&left, &right), (&right, &left)] {
+                let (sends, receives) = (&one.sas[0], &other.sas[1]);
+                assert_eq!((&sends.name, sends.spi), (&receives.name, receives.spi));
+                assert_eq!(sends.source, receives.source);
+                assert_eq!(
+                    sends.encryption_key.expose(),
+                    receives.encryption_key.expose()
+                );
+                assert!(sends.esn && receives.esn);
+                let (to, from) = (&one.policies[0].selector, &other.policies[1].selector);
+                assert_eq!((&to.local, &to.remote), (&from.remote, &from.local));
+            }
+            let keys = (&left.sas[0].encryption_key, &left.sas[1].encryption_key);
+            assert_ne!(keys.0.expose(), keys.1.expose());
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = ["192.0.2.1", "10.1.0.0/16", "192.0.2.2", "10.2.0.0/16"];
+        fs::write(folder.path().join("right.toml"), "precious").unwrap();
+        let refused = write(&arguments(folder.path(), texts)).unwrap_err();
+        assert!(refused.ends_with("exists (another directory: keys are never overwritten)"));
+        assert!(!folder.path().join("left.toml").exists());
+        assert_eq!(
+            fs::read(folder.path().join("right.toml")).unwrap(),
+            b"precious"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_pair_is_refused() {
+        for (texts, flag) in [
+            (
+                ["192.0.2.1", "10.1.0.0/16", "2001:db8::2", "10.2.0.0/16"],
+                "--right:",
+            ),
+            (
+                ["192.0.2.1", "10.1.0.0/16", "192.0.2.1", "10.2.0.0/16"],
+                "--right:",
+            ),
+            (
+                ["0.0.0.0", "10.1.0.0/16", "192.0.2.2", "10.2.0.0/16"],
+                "--left:",
+            ),
+            (
+                ["192.0.2.1", "10.1.0.1/16", "192.0.2.2", "10.2.0.0/16"],
+                "--left-net:",
+            ),
+            (
+                ["192.0.2.1", "10.1.0.0/16", "192.0.2.2", "fd00::/64"],
+                "--right-net:",
+            ),
+            (
+                ["192.0.2.1", "10.1.0.0/16", "192.0.2.2", "10.1.2.0/24"],
+                "--right-net:",
+            ),
+        ] {
+            let refused = check(&arguments(Path::new("unused"), texts)).unwrap_err();
+            assert!(refused.starts_with(flag), "{refused}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What no table can know alone: names, duplicates, and what refers to what.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use ipsec::sa::association::Direction;
@@ -40,16 +41,14 @@ pub(super) fn check(found: &mut Findings<'_>, drafts: &Drafts<'_>) {
 /// Every later one of two equals.
 fn duplicates<K: Hash + Eq, L: Copy>(
     items: impl Iterator<Item = (K, L)>,
-    mut told: impl FnMut(K, L, L),
-) where
-    K: Clone,
-{
+    mut told: impl FnMut(&K, L, L),
+) {
     let mut known: HashMap<K, L> = HashMap::new();
     for (key, place) in items {
-        match known.get(&key) {
-            Some(first) => told(key, *first, place),
-            None => {
-                known.insert(key, place);
+        match known.entry(key) {
+            Entry::Occupied(first) => told(first.key(), *first.get(), place),
+            Entry::Vacant(entry) => {
+                entry.insert(place);
             }
         }
     }
