@@ -12,8 +12,14 @@ mod world;
 #[path = "netlink/mirror.rs"]
 mod mirror;
 
+#[path = "netlink/guard_net.rs"]
+mod guard_net;
+
 #[path = "netlink/guard.rs"]
 mod guard;
+
+#[path = "netlink/guard_headers.rs"]
+mod guard_headers;
 
 #[path = "netlink/neighbors.rs"]
 mod neighbors;

@@ -135,7 +135,7 @@ fn what_is_entered_by_hand_stays_and_what_a_crash_left_goes() {
     let by_hand: IpAddr = "192.0.2.7".parse().unwrap();
     let left: IpAddr = "192.0.2.2".parse().unwrap();
     gateway.block_on(async || {
-        let mut mirror = mirror().await;
+        let mirror = mirror().await;
         let mut keeper = NeighborKeeper::new(Kernel::connect().unwrap())
             .await
             .unwrap();

@@ -16,29 +16,12 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
-use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
+use netlink_packet_route::rule::RuleMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::routes::{ip_of, table_of};
+use super::rules::{Rule, TABLE, family, rule_message, rule_of, rules};
 use super::{Kernel, NetlinkError, OURS};
-
-/// The table, and the preference of the rule that leads into it (RFC 4301).
-const TABLE: u32 = 4301;
-
-/// Preference of the rules that keep IKE out.
-const PREFERENCE_IKE: u32 = 4298;
-
-/// Preference of the IPv6 rules for the sources that policies name.
-const PREFERENCE_SOURCES: u32 = 4299;
-
-/// Preference of the IPv6 rules that keep all other sources out.
-const PREFERENCE_OTHERS: u32 = 4300;
-
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
-
-/// UDP ports of IKE (RFC 7296 §2).
-const IKE: [u16; 2] = [500, 4500];
 
 /// One way into the host port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,17 +56,6 @@ enum Way {
     Unknown,
 }
 
-/// A rule as far as ours differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rule {
-    preference: u32,
-    v6: bool,
-    source: Option<Prefix>,
-    source_port: Option<u16>,
-    destination_port: Option<u16>,
-    table: u32,
-}
-
 impl HostRoutes {
     /// Takes over what is there: nothing, or what a crash left.
     ///
@@ -116,6 +88,7 @@ impl HostRoutes {
             // The routes of an interface that is gone went with it.
             self.read().await?;
         }
+        let sources: BTreeSet<IpAddr> = routes.iter().map(|route| route.source).collect();
         let mut wanted = BTreeMap::new();
         for route in routes {
             let source = route.source;
@@ -128,7 +101,7 @@ impl HostRoutes {
             let length = if peer.is_ipv4() { 32 } else { 128 };
             wanted.entry((*peer, length)).or_insert(Way::Around);
         }
-        self.change(wanted, rules(routes)).await
+        self.change(wanted, rules(&sources)).await
     }
 
     /// Removes everything: for a clean stop.
@@ -218,68 +191,6 @@ fn tolerate(result: Result<(), NetlinkError>, number: i32) -> Result<(), Netlink
     }
 }
 
-/// The rules that lead into the table and around it, for the families that have routes in it.
-fn rules(routes: &[HostRoute]) -> BTreeSet<Rule> {
-    let mut rules = BTreeSet::new();
-    for v6 in [false, true] {
-        let mut sources = routes
-            .iter()
-            .filter(|route| route.source.is_ipv6() == v6)
-            .peekable();
-        if sources.peek().is_none() {
-            continue;
-        }
-        let rule = |preference, table, source| Rule {
-            preference,
-            v6,
-            source,
-            source_port: None,
-            destination_port: None,
-            table,
-        };
-        let around = rule(PREFERENCE_IKE, MAIN, None);
-        for port in IKE {
-            rules.insert(Rule {
-                source_port: Some(port),
-                ..around
-            });
-            rules.insert(Rule {
-                destination_port: Some(port),
-                ..around
-            });
-        }
-        if v6 {
-            // The kernel looks for a route before it has a source. Such a lookup matches no rule
-            // with a source, so the last rule is for it alone.
-            for route in sources {
-                rules.insert(rule(PREFERENCE_SOURCES, TABLE, Some((route.source, 128))));
-            }
-            for half in [
-                Ipv6Addr::UNSPECIFIED,
-                Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0),
-            ] {
-                rules.insert(rule(PREFERENCE_OTHERS, MAIN, Some((half.into(), 1))));
-            }
-            rules.insert(rule(TABLE, TABLE, None));
-        } else {
-            // In IPv4 it has the source 0.0.0.0, which a rule can name.
-            for route in sources {
-                rules.insert(rule(TABLE, TABLE, Some((route.source, 32))));
-            }
-            rules.insert(rule(TABLE, TABLE, Some((Ipv4Addr::UNSPECIFIED.into(), 32))));
-        }
-    }
-    rules
-}
-
-const fn family(v6: bool) -> AddressFamily {
-    if v6 {
-        AddressFamily::Inet6
-    } else {
-        AddressFamily::Inet
-    }
-}
-
 const fn attribute(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
@@ -343,110 +254,27 @@ fn route_of(message: &RouteMessage) -> Option<(Prefix, Way)> {
     Some(((address, message.header.destination_prefix_length), way))
 }
 
-fn rule_message(rule: Rule) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(rule.v6);
-    message.header.action = RuleAction::ToTable;
-    let attributes = &mut message.attributes;
-    attributes.push(RuleAttribute::Table(rule.table));
-    attributes.push(RuleAttribute::Priority(rule.preference));
-    attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(OURS)));
-    // What the machine itself sends; what it forwards is not the host port's.
-    attributes.push(RuleAttribute::Iifname("lo".to_owned()));
-    if let Some((address, length)) = rule.source {
-        message.header.src_len = length;
-        attributes.push(RuleAttribute::Source(address));
-    }
-    let range = |port| RulePortRange {
-        start: port,
-        end: port,
-    };
-    if rule.source_port.is_some() || rule.destination_port.is_some() {
-        attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
-    }
-    if let Some(port) = rule.source_port {
-        attributes.push(RuleAttribute::SourcePortRange(range(port)));
-    }
-    if let Some(port) = rule.destination_port {
-        attributes.push(RuleAttribute::DestinationPortRange(range(port)));
-    }
-    message
-}
-
-/// A rule that bears our mark.
-fn rule_of(message: &RuleMessage) -> Option<Rule> {
-    let mut rule = Rule {
-        preference: 0,
-        v6: message.header.family == AddressFamily::Inet6,
-        source: None,
-        source_port: None,
-        destination_port: None,
-        table: u32::from(message.header.table),
-    };
-    let mut marked = false;
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(preference) => rule.preference = *preference,
-            RuleAttribute::Table(table) => rule.table = *table,
-            RuleAttribute::Protocol(protocol) => marked = u8::from(*protocol) == OURS,
-            RuleAttribute::Source(address) => {
-                rule.source = Some((*address, message.header.src_len));
-            }
-            RuleAttribute::SourcePortRange(range) => rule.source_port = Some(range.start),
-            RuleAttribute::DestinationPortRange(range) => rule.destination_port = Some(range.start),
-            _ => {}
-        }
-    }
-    marked.then_some(rule)
-}
-
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
-    fn route(remote: &str, prefix_length: u8, source: &str) -> HostRoute {
-        HostRoute {
-            remote: remote.parse().unwrap(),
-            prefix_length,
-            source: source.parse().unwrap(),
-        }
-    }
-
     #[test]
-    fn messages_are_read_as_they_were_written() {
-        let routes = [
-            route("10.2.0.0", 16, "10.1.0.1"),
-            route("::", 0, "2001:db8::1"),
-        ];
-        for rule in rules(&routes) {
-            assert_eq!(rule_of(&rule_message(rule)), Some(rule));
-        }
-        for route in routes {
-            let prefix = (route.remote, route.prefix_length);
-            let way = Way::Into {
-                interface: 7,
-                source: route.source,
+    fn routes_are_read_as_they_were_written() {
+        let prefixes = [("10.2.0.0", 16, "10.1.0.1"), ("::", 0, "2001:db8::1")];
+        for (remote, length, source) in prefixes {
+            let (Ok(remote), Ok(source)) = (remote.parse(), source.parse()) else {
+                panic!("{remote} and {source} are addresses");
             };
-            for way in [way, Way::Around] {
+            let prefix = (remote, length);
+            for way in [
+                Way::Into {
+                    interface: 7,
+                    source,
+                },
+                Way::Around,
+            ] {
                 assert_eq!(route_of(&route_message(prefix, way)), Some((prefix, way)));
             }
         }
-    }
-
-    #[test]
-    fn rules_only_for_families_with_routes() {
-        assert!(rules(&[]).is_empty());
-        assert!(
-            rules(&[route("10.2.0.0", 16, "10.1.0.1")])
-                .iter()
-                .all(|rule| !rule.v6)
-        );
-        assert!(
-            rules(&[route("2001:db8::", 32, "2001:db9::1")])
-                .iter()
-                .all(|rule| rule.v6)
-        );
     }
 }

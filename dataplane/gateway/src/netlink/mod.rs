@@ -10,11 +10,15 @@ mod subscription;
 
 mod routes;
 
+mod entries;
+
 mod tables;
 
 pub mod mirror;
 
 pub mod neighbors;
+
+mod rules;
 
 pub mod host_routes;
 

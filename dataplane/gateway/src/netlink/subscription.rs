@@ -22,6 +22,9 @@ const QUEUE: usize = 64 << 20;
 /// many virtual functions is the longest.
 const DATAGRAM: usize = 64 << 10;
 
+/// Datagrams taken in one go: a hundred microseconds' work.
+const AT_ONCE: usize = 64;
+
 /// The multicast groups (`RTNLGRP_…`): link 1, neigh 3, IPv4 address 5, IPv4 route 7, IPv6
 /// address 9, IPv6 route 11, nexthop 32.
 const GROUPS: u32 = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 31;
@@ -65,27 +68,33 @@ impl Subscription {
         })
     }
 
-    /// Waits for a datagram. Cancelling loses nothing.
+    /// Waits for datagrams and takes all that are there, at most [`AT_ONCE`]. Cancelling loses
+    /// nothing.
     pub(super) async fn receive(&mut self) -> Result<Vec<Notification>, NetlinkError> {
-        loop {
+        let mut notifications = Vec::new();
+        while notifications.is_empty() {
             let mut ready = self.socket.readable().await.map_err(NetlinkError::Socket)?;
-            let received = ready.try_io(|socket| {
-                let flags = RecvFlags::TRUNC;
-                recv(socket, self.buffer.as_mut_slice(), flags).map_err(io::Error::from)
-            });
-            match received {
-                Ok(Ok((stored, whole))) if whole <= stored => {
-                    return Ok(parse(self.buffer.get(..stored).unwrap_or_default()));
+            for _ in 0..AT_ONCE {
+                let received = ready.try_io(|socket| {
+                    let flags = RecvFlags::TRUNC;
+                    recv(socket, self.buffer.as_mut_slice(), flags).map_err(io::Error::from)
+                });
+                match received {
+                    Ok(Ok((stored, whole))) if whole <= stored => {
+                        let datagram = self.buffer.get(..stored).unwrap_or_default();
+                        parse(datagram, &mut notifications);
+                    }
+                    Ok(Ok(_)) => notifications.push(Notification::Lost),
+                    Ok(Err(error)) => match Errno::from_io_error(&error) {
+                        Some(Errno::NOBUFS) => notifications.push(Notification::Lost),
+                        Some(Errno::INTR) => {}
+                        _ => return Err(NetlinkError::Socket(error)),
+                    },
+                    Err(_would_block) => break,
                 }
-                Ok(Ok(_)) => return Ok(vec![Notification::Lost]),
-                Ok(Err(error)) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
-                    return Ok(vec![Notification::Lost]);
-                }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Err(NetlinkError::Socket(error)),
-                Err(_would_block) => {}
             }
         }
+        Ok(notifications)
     }
 
     /// What is there already.
@@ -110,8 +119,7 @@ fn open() -> rustix::io::Result<OwnedFd> {
 }
 
 /// The messages of a datagram.
-fn parse(mut bytes: &[u8]) -> Vec<Notification> {
-    let mut notifications = Vec::new();
+fn parse(mut bytes: &[u8], notifications: &mut Vec<Notification>) {
     while let Some((length, kind)) = header(bytes) {
         let Some(message) = bytes
             .get(..length)
@@ -128,7 +136,6 @@ fn parse(mut bytes: &[u8]) -> Vec<Notification> {
         // Messages are aligned to four bytes.
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    notifications
 }
 
 /// Length and type of the message at the front.
@@ -153,6 +160,12 @@ fn notification(message: &[u8]) -> Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(bytes: &[u8]) -> Vec<Notification> {
+        let mut notifications = Vec::new();
+        super::parse(bytes, &mut notifications);
+        notifications
+    }
 
     #[test]
     fn what_is_cut_short_counts_as_lost_and_never_panics() {

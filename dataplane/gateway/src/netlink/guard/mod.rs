@@ -63,7 +63,8 @@ pub enum GuardError {
     Listing(String),
 }
 
-/// What a rule dropped since the guard was made.
+/// What a rule dropped since the guard was made, about: drops between the reading of a table's
+/// counters and its replacement are not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardCount {
     /// The policy's name; `None`: the last rule of `unmatched = "discard"`.
@@ -229,7 +230,8 @@ mod tests {
             )
         };
         let listing = format!(
-            "{{\"nftables\": [{{\"metainfo\": {{}}}}, {}, {}, {}, {{\"rule\": {{\"expr\": []}}}}]}}",
+            "{{\"nftables\": [{{\"metainfo\": {{}}}}, {}, {}, {}, \
+             {{\"rule\": {{\"expr\": []}}}}]}}",
             rule("policy:a", 3),
             rule("unmatched", 5),
             rule("policy:a", 4),

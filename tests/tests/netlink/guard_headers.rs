@@ -1,0 +1,204 @@
+//! The guard and what stands in headers: fragments, ESP, IKE, remote logins.
+
+use ipsec::policy::{Action, PortSelector};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+use xipsec::netlink::Guard;
+
+use super::guard_net::{both, dropped, load, net, ping, skip_guard};
+
+#[test]
+fn later_fragments_share_the_fate_of_what_is_protected() {
+    if skip_guard("later_fragments_share_the_fate_of_what_is_protected") {
+        return;
+    }
+    let net = net();
+    let mut policies = both("udp", Action::Protect, "10.1.0.0/16", "10.2.0.0/16", 100).to_vec();
+    policies.extend(both(
+        "udp6",
+        Action::Protect,
+        "2001:db8:1::/64",
+        "2001:db8:2::/64",
+        100,
+    ));
+    policies.extend(both(
+        "all",
+        Action::Bypass,
+        "10.1.0.0/16",
+        "10.2.0.0/16",
+        200,
+    ));
+    for policy in &mut policies[..4] {
+        policy.selector.protocol = Some(17);
+        policy.selector.remote_port = PortSelector::List {
+            opaque: false,
+            ranges: vec![(5000, 5100)],
+        };
+    }
+    let counter = "nft add table inet seen ; add chain inet seen in { type filter hook prerouting \
+                   priority -310 ; } ; add rule inet seen in ip saddr 10.1.0.2 \
+                   counter ; add chain inet seen six { type filter hook prerouting priority -310 ; \
+                   } ; add rule inet seen six ip6 saddr 2001:db8:1::2 counter";
+    net.b.run(counter);
+    let seen = || {
+        let listing = net.b.run("nft list table inet seen");
+        let mut counters = listing.split("packets ").skip(1);
+        let mut next = || {
+            counters
+                .next()
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        (next(), next())
+    };
+    let send = |port: u16| {
+        net.a.enter(|| {
+            for address in ["10.2.0.2", "2001:db8:2::2"] {
+                let any = if address.contains(':') {
+                    "[::]:9000"
+                } else {
+                    "0.0.0.0:9000"
+                };
+                let socket = std::net::UdpSocket::bind(any).unwrap();
+                socket.send_to(&[0x13; 4000], (address, port)).unwrap();
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(ping(&net.a, "10.2.0.2") && ping(&net.a, "2001:db8:2::2"));
+    net.a.ip("neigh change 10.1.0.1 nud permanent dev eth0");
+    let (v4, v6): (u32, u32) = seen();
+    send(5050);
+    assert_eq!(seen(), (v4 + 3, v6 + 3), "three fragments without a guard");
+    net.gateway.enter(|| {
+        let mut guard = Guard::new();
+        load(&mut guard, &policies, false);
+        let (v4, v6) = seen();
+        send(5050);
+        assert_eq!(seen(), (v4, v6), "not one fragment in clear");
+        assert_eq!(
+            (dropped(&guard, "udp-out"), dropped(&guard, "udp6-out")),
+            (3, 3)
+        );
+        // The ports of the first tell that it is not protected; those of the others tell nothing.
+        send(6000);
+        assert_eq!(seen(), (v4 + 1, v6 + 1));
+        assert!(ping(&net.a, "10.2.0.2"));
+        // Nor does a bypass for ports let fragments through whose payload looks like a header.
+        for policy in &mut policies[..4] {
+            policy.action = Action::Bypass;
+            let ranges = vec![(0x1313, 0x1313)];
+            policy.selector.remote_port = PortSelector::List {
+                opaque: false,
+                ranges,
+            };
+        }
+        policies.truncate(4);
+        policies.extend(both(
+            "no",
+            Action::Discard,
+            "10.1.0.0/16",
+            "10.2.0.0/16",
+            200,
+        ));
+        policies.extend(both(
+            "no6",
+            Action::Discard,
+            "2001:db8:1::/64",
+            "2001:db8:2::/64",
+            200,
+        ));
+        load(&mut guard, &policies, false);
+        let (v4, v6) = seen();
+        send(5050);
+        assert_eq!(seen(), (v4, v6));
+        send(0x1313);
+        assert_eq!(seen(), (v4 + 1, v6 + 1));
+    });
+}
+
+#[test]
+fn esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard() {
+    if skip_guard("esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard") {
+        return;
+    }
+    let net = net();
+    // Everything is refused but what is built in, and one bypass for remote logins.
+    let mut policies = both("nothing", Action::Discard, "0.0.0.0/0", "0.0.0.0/0", 1000).to_vec();
+    policies.extend(both(
+        "login",
+        Action::Bypass,
+        "10.2.0.1/32",
+        "0.0.0.0/0",
+        10,
+    ));
+    for policy in policies.iter_mut().skip(2) {
+        policy.selector.protocol = Some(6);
+        policy.selector.local_port = PortSelector::List {
+            opaque: false,
+            ranges: vec![(22, 22)],
+        };
+    }
+    net.gateway.run(
+        "nft add table inet seen ; add chain inet seen in { type filter hook input priority 300 ; \
+         } ; add rule inet seen in ip protocol esp counter comment saw_esp ; \
+         add rule inet seen in udp dport 500 counter comment saw_ike ; \
+         add rule inet seen in udp sport 500 udp dport 53 counter comment saw_dns",
+    );
+    let seen = |what: &str| {
+        let listing = net.gateway.run("nft list table inet seen");
+        let line = listing
+            .lines()
+            .find(|line| line.contains(&format!("\"saw_{what}\"")))
+            .unwrap();
+        let mut words = line.split(' ').skip_while(|word| *word != "packets");
+        words.nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    net.gateway.enter(|| {
+        let mut guard = Guard::new();
+        load(&mut guard, &policies, true);
+        let login = std::net::TcpListener::bind("10.2.0.1:22").unwrap();
+        let other = std::net::TcpListener::bind("10.2.0.1:23").unwrap();
+        net.b.enter(|| {
+            let patience = std::time::Duration::from_secs(1);
+            let connect = |port: u16| {
+                let address = std::net::SocketAddr::from(([10, 2, 0, 1], port));
+                std::net::TcpStream::connect_timeout(&address, patience)
+            };
+            connect(22).unwrap();
+            assert!(connect(23).is_err());
+            let esp = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ESP)).unwrap();
+            let address = std::net::SocketAddr::from(([10, 2, 0, 1], 0));
+            sendto(&esp, &[1; 40], SendFlags::empty(), &address).unwrap();
+            let ike = std::net::UdpSocket::bind("10.2.0.2:500").unwrap();
+            ike.send_to(&[0; 28], "10.2.0.1:500").unwrap();
+            ike.send_to(&[0; 28], "10.2.0.1:53").unwrap();
+        });
+        drop((login, other));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!((seen("esp"), seen("ike"), seen("dns")), (1, 1, 0));
+        // Out of the machine too.
+        let ike = std::net::UdpSocket::bind("10.2.0.1:500").unwrap();
+        ike.send_to(&[0; 28], "10.2.0.2:500").unwrap();
+        assert!(ike.send_to(&[0; 28], "10.2.0.2:53").is_ok());
+        let other = std::net::UdpSocket::bind("10.2.0.1:5353").unwrap();
+        assert!(
+            other.send_to(&[0; 28], "10.2.0.2:53").is_err(),
+            "refused at the machine's own exit"
+        );
+        assert!(
+            !ping(&net.a, "2001:db8:2::2"),
+            "unmatched discard, between the sides"
+        );
+        assert!(ping(&net.a, "2001:db8:3::2") && ping(&net.b, "2001:db8:2::1"));
+        let counts = guard.counts().unwrap();
+        assert!(
+            counts
+                .iter()
+                .any(|count| count.policy.is_none() && count.packets > 0)
+        );
+    });
+}
