@@ -8,4 +8,6 @@ mod error;
 
 mod mirror;
 
+mod tables;
+
 pub mod program;
