@@ -21,6 +21,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use world::{Case, Runner};
 use xipsec::port::settings::Side;
 use xipsec::port::xdp::program::{Entry, ProgramError, SteerProgram, SteerSettings};
@@ -157,6 +158,45 @@ fn the_bare_forwarder_takes_all_but_address_resolution() {
         assert_eq!(runner.program.test_run(&frame).unwrap(), world::PASS);
     }
     assert_eq!(runner.decided(), (0, 0));
+}
+
+/// The gateway has no CAP_PERFMON, without which the verifier admits less; and no CAP_SYS_ADMIN.
+#[test]
+fn two_capabilities_are_enough_and_missing_ones_are_named() {
+    if skip("two_capabilities_are_enough_and_missing_ones_are_named") {
+        return;
+    }
+    let settings = |entry| SteerSettings {
+        entry,
+        ..SteerSettings::new(Side::Unprotected, frames::PORT, 4)
+    };
+    let with = |set: CapabilitySet| {
+        // Capabilities belong to a thread, and this one is the test's own.
+        let sets = CapabilitySets {
+            effective: set,
+            permitted: set,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, sets).unwrap();
+    };
+    let test = move || {
+        with(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        for entry in [Entry::Plain, Entry::Frags, Entry::RedirectAll] {
+            let mut program = SteerProgram::load("wan0", &settings(entry)).unwrap();
+            program.update(&world::tables()).unwrap();
+            program.counters().unwrap();
+        }
+        with(CapabilitySet::NET_ADMIN);
+        let error = SteerProgram::load("wan0", &settings(Entry::Plain))
+            .err()
+            .unwrap();
+        assert!(matches!(error, ProgramError::Permission { .. }), "{error}");
+        assert!(
+            error.to_string().contains("CAP_BPF and CAP_NET_ADMIN"),
+            "{error}"
+        );
+    };
+    std::thread::spawn(test).join().unwrap();
 }
 
 /// MAC and tables follow at run time; a table that is taken away takes nothing any more.

@@ -98,6 +98,10 @@ pub(super) fn cases() -> Vec<Case> {
             v6(("2001:db8:1::5", "2001:db8:3::5"), TCP, &tcp()),
         ),
         unmatched(
+            "fec0::/10 was site-local, not link-local",
+            v6(("2001:db8:1::5", "fec0::1"), TCP, &tcp()),
+        ),
+        unmatched(
             "IPv4-mapped addresses",
             v6(("::ffff:10.1.2.3", "::ffff:10.2.2.3"), TCP, &tcp()),
         ),

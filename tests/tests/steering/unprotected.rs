@@ -85,6 +85,8 @@ fn bare() -> Vec<Case> {
 /// Rules 3 and 4 at an endpoint that the kernel serves too.
 fn listed() -> Vec<Case> {
     let pass = |name, frame| Case::pass(name, frame, Outcome::PassListed);
+    let mut padded = v4(LISTED, ESP, &[]);
+    padded.extend(esp(0x2001));
     let in_udp = |spi| v4(LISTED, UDP, &udp(4500, 4500, &esp(spi)));
     vec![
         Case::pass(
@@ -115,6 +117,7 @@ fn listed() -> Vec<Case> {
             v4_piece(LISTED, ESP, LATER, &esp(0x2001)),
         ),
         pass("ESP too short for its SPI", v4(LISTED, ESP, &[0, 0, 0x20])),
+        pass("Ethernet padding that looks like its SPI", padded),
         pass("AH too short for its SPI", v4(LISTED, AH, &ah(0x2002)[..7])),
     ]
 }
@@ -150,6 +153,10 @@ fn encapsulated() -> Vec<Case> {
         socket("7 bytes: malformed, the worker's", to(STRANGER, &[1; 7])),
         socket("a UDP length beyond the packet", saying(500)),
         socket("a UDP length below its header", saying(7)),
+        socket(
+            "2 bytes in a longer packet: what follows is no marker",
+            v4(STRANGER, UDP, &udp_saying(4500, 4500, 10, &[0; 20])),
+        ),
         socket("a UDP length of 0", saying(0)),
         marker("IKE at the encapsulation port", to(STRANGER, &ike)),
         marker(

@@ -72,7 +72,7 @@ impl Toolchain {
     pub(super) fn cargo(&self) -> Command {
         let mut cargo = match &self.compiler {
             Compiler::Debian(root) => {
-                let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+                let mut cargo = Command::new(own_cargo());
                 cargo
                     .env("RUSTC", root.join("usr/bin/rustc"))
                     .env("LD_LIBRARY_PATH", root.join(LIBRARIES))
@@ -99,6 +99,11 @@ impl Toolchain {
     pub(super) fn strip(&self) -> Command {
         Command::new(self.strip)
     }
+}
+
+/// The cargo that runs this.
+fn own_cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// A tool of rustup's nightly.
@@ -221,7 +226,7 @@ fn linker(root: &Path) -> anyhow::Result<PathBuf> {
             return Ok(directory);
         }
     }
-    let mut install = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut install = Command::new(own_cargo());
     install
         .args([
             "install",

@@ -159,9 +159,9 @@ mod tests {
     /// Longest match, the slow way.
     fn look_up(trie: &Groupings, address: &str) -> Groups {
         let address = Prefix::of(address.parse::<IpAddr>().unwrap(), 128);
-        let covering = trie.iter().filter(|(prefix, _)| prefix.covers(address));
+        let mut covering = trie.iter().filter(|(prefix, _)| prefix.covers(address));
         covering
-            .last()
+            .next_back()
             .map_or_else(Groups::default, |(_, groups)| *groups)
     }
 

@@ -16,6 +16,8 @@ mod error;
 
 mod mirror;
 
+mod tables;
+
 pub mod program;
 
 mod wakeup;

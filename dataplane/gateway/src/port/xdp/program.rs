@@ -7,20 +7,18 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use xipsec_abi::{
-    Address, Counter, Encapsulation, Endpoint, Groups, OUTCOMES, Outcome, Port, SaKey,
-    counter_index, limits, map, program, side,
-};
+use xipsec_abi::{Counter, OUTCOMES, Outcome, Port, counter_index, limits, map, program, side};
 
 pub use super::error::ProgramError;
 use super::error::error_number;
-use super::mirror::{Mirror, Raw};
+use super::mirror::Raw;
 use super::occupant::occupant;
-use super::steer::{self, MapContents, Prefix, SteeringTables, Unmatched};
+use super::steer::{MapContents, SteeringTables, Unmatched};
+use super::tables::{Tables, take};
 use crate::port::settings::Side;
 use crate::route::Mac;
 
@@ -100,63 +98,6 @@ pub struct SteerCounter {
     pub bytes: u64,
 }
 
-type Hash<K, V> = Mirror<HashMap<MapData, Raw<K>, Raw<V>>, K, V>;
-type Trie = Mirror<LpmTrie<MapData, Raw<Address>, Raw<Groups>>, Prefix, Groups>;
-
-/// The maps that tables are written to, each with what it holds.
-struct Tables {
-    endpoints: Hash<Address, Endpoint>,
-    encapsulation: Hash<Encapsulation, u8>,
-    peers: Hash<Address, u8>,
-    sas: Hash<SaKey, u8>,
-    local: Hash<Address, u8>,
-    source: Trie,
-    destination: Trie,
-}
-
-impl Tables {
-    fn take(ebpf: &mut Ebpf, settings: &SteerSettings) -> Result<Self, MapError> {
-        Ok(Self {
-            endpoints: hash(ebpf, map::ENDPOINTS, limits::ADDRESSES)?,
-            encapsulation: hash(ebpf, map::ENCAPSULATION, limits::ADDRESSES)?,
-            peers: hash(ebpf, map::PEERS, limits::ADDRESSES)?,
-            sas: hash(ebpf, map::SAS, settings.listed_sas)?,
-            local: hash(ebpf, map::LOCAL, limits::ADDRESSES)?,
-            source: trie(ebpf, map::SOURCE)?,
-            destination: trie(ebpf, map::DESTINATION)?,
-        })
-    }
-}
-
-/// A map of the object. All are there: the object and its names come from one build.
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, MapError> {
-    ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
-        name: name.to_owned(),
-    })
-}
-
-fn hash<K, V>(ebpf: &mut Ebpf, name: &'static str, limit: u32) -> Result<Hash<K, V>, MapError>
-where
-    Raw<K>: aya::Pod,
-    Raw<V>: aya::Pod,
-    K: Copy + Ord,
-    V: Copy + PartialEq,
-{
-    Ok(Mirror::new(
-        name,
-        limit,
-        HashMap::try_from(take(ebpf, name)?)?,
-    ))
-}
-
-fn trie(ebpf: &mut Ebpf, name: &'static str) -> Result<Trie, MapError> {
-    Ok(Mirror::new(
-        name,
-        limits::PREFIX_ENTRIES,
-        LpmTrie::try_from(take(ebpf, name)?)?,
-    ))
-}
-
 /// A loaded program and its maps. Dropping it detaches and unloads.
 pub struct SteerProgram {
     // Dropped first: the hook is free before the maps go.
@@ -188,7 +129,7 @@ impl SteerProgram {
             .map_err(|error| ProgramError::of_object(interface, &error))?;
         let map_error =
             |error: MapError| ProgramError::other(interface, "open the program's maps", &error);
-        let tables = Tables::take(&mut ebpf, settings).map_err(map_error)?;
+        let tables = Tables::take(&mut ebpf, settings.listed_sas).map_err(map_error)?;
         let port_map = take(&mut ebpf, map::PORT)
             .and_then(Array::try_from)
             .map_err(map_error)?;
@@ -307,18 +248,8 @@ impl SteerProgram {
     /// # Errors
     /// As [`Self::update`].
     pub fn extend(&mut self, tables: &SteeringTables) -> Result<(), ProgramError> {
-        let wanted = MapContents::of(tables, self.side);
-        let interface = &self.interface;
-        let maps = &mut self.tables;
-        maps.local.add(interface, &wanted.local)?;
-        maps.sas.add(interface, &wanted.sas)?;
-        maps.encapsulation.add(interface, &wanted.encapsulation)?;
-        maps.peers.add(interface, &wanted.peers)?;
-        maps.endpoints.add(interface, &wanted.endpoints)?;
-        let source = steer::union(maps.source.loaded(), &wanted.source);
-        maps.source.add(interface, &source)?;
-        let destination = steer::union(maps.destination.loaded(), &wanted.destination);
-        maps.destination.add(interface, &destination)
+        self.tables
+            .extend(&self.interface, &MapContents::of(tables, self.side))
     }
 
     /// The second half of [`Self::update`]: takes what the new tables take and no more. Before the
@@ -327,17 +258,8 @@ impl SteerProgram {
     /// # Errors
     /// As [`Self::update`].
     pub fn settle(&mut self, tables: &SteeringTables) -> Result<(), ProgramError> {
-        let wanted = MapContents::of(tables, self.side);
-        let interface = &self.interface;
-        let maps = &mut self.tables;
-        maps.source.settle(interface, &wanted.source)?;
-        maps.destination.settle(interface, &wanted.destination)?;
-        maps.endpoints.settle(interface, &wanted.endpoints)?;
-        maps.encapsulation
-            .settle(interface, &wanted.encapsulation)?;
-        maps.peers.settle(interface, &wanted.peers)?;
-        maps.sas.settle(interface, &wanted.sas)?;
-        maps.local.settle(interface, &wanted.local)?;
+        self.tables
+            .settle(&self.interface, &MapContents::of(tables, self.side))?;
         self.write_port(Port {
             discard_unmatched: u8::from(tables.unmatched == Unmatched::Discard),
             reassemble_udp: u8::from(tables.reassemble_udp),
