@@ -7,6 +7,8 @@
 
 pub mod shell;
 
+pub mod files;
+
 pub mod netns;
 
 pub mod veth;

@@ -1,7 +1,6 @@
 //! Network namespaces that clean up after themselves.
 
 use std::fs;
-use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,10 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::files::{self, LASTING_PREFIX, PREFIX};
 use crate::shell;
-
-/// First part of every namespace name; the maker's process id and a serial number follow.
-pub const PREFIX: &str = "xipsec-test-";
 
 /// Where `ip netns` keeps its names.
 const DIRECTORY: &str = "/run/netns";
@@ -121,10 +118,11 @@ impl Drop for Namespace {
 }
 
 /// A group name that no other run and no other caller in this run has.
-pub fn unique_group() -> String {
+pub fn unique_group(lasting: bool) -> String {
+    let start = if lasting { LASTING_PREFIX } else { PREFIX };
     static SERIAL: AtomicU32 = AtomicU32::new(0);
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    format!("{PREFIX}{}-{serial}", process::id())
+    format!("{start}{}-{serial}", process::id())
 }
 
 /// Ends every process in the namespace, by its id, and deletes the namespace. Never fails: what is
@@ -168,13 +166,17 @@ pub fn existing(start: &str) -> Vec<String> {
 /// is no more.
 pub fn sweep() {
     for name in existing(PREFIX) {
-        let owner = name
-            .trim_start_matches(PREFIX)
-            .split('-')
-            .next()
-            .unwrap_or_default();
-        if owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists() {
+        if name.strip_prefix(PREFIX).is_some_and(files::owner_is_gone) {
             remove(&name);
         }
+    }
+    files::sweep();
+}
+
+/// Removes every namespace that this process has made, for an end at which no value is dropped.
+pub fn remove_own() {
+    for start in [PREFIX, LASTING_PREFIX] {
+        let own = format!("{start}{}-", process::id());
+        existing(&own).iter().for_each(|name| remove(name));
     }
 }

@@ -59,26 +59,32 @@ pub fn open(sas: &[Sa], capture: &Path) -> Result<Opened> {
 /// # Errors
 /// When the script fails.
 pub fn seal(sa: &Sa, first: u64, frames: &[Frame], directory: &Path) -> Result<Vec<Frame>> {
-    let numbered: Vec<(u64, &Frame)> = (first..).zip(frames).collect();
-    seal_numbered(sa, &numbered, directory)
+    let crafts = (first..)
+        .take(frames.len())
+        .map(|number| json!({"number": number}));
+    seal_crafted(sa, frames, &crafts.collect::<Vec<_>>(), directory)
 }
 
-/// Seals each packet with the sequence number beside it.
+/// Seals each packet as the object beside it says: its `number`, and what to get wrong on purpose
+/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `traffic_class`).
 ///
 /// # Errors
 /// When the script fails.
-pub fn seal_numbered(sa: &Sa, frames: &[(u64, &Frame)], directory: &Path) -> Result<Vec<Frame>> {
+pub fn seal_crafted(
+    sa: &Sa,
+    frames: &[Frame],
+    crafts: &[Value],
+    directory: &Path,
+) -> Result<Vec<Frame>> {
     let (input, output) = (
         directory.join("seal-in.pcap"),
         directory.join("seal-out.pcap"),
     );
-    let plain: Vec<Frame> = frames
-        .iter()
-        .map(|(_, frame)| Frame::clone(frame))
-        .collect();
-    packets::write(&input, &plain)?;
-    let numbers: Vec<u64> = frames.iter().map(|(number, _)| *number).collect();
-    fs::write(input.with_extension("numbers"), json!(numbers).to_string())?;
+    packets::write(&input, frames)?;
+    fs::write(
+        input.with_extension("craft"),
+        Value::from(crafts).to_string(),
+    )?;
     script("esp_seal.py", std::slice::from_ref(sa), &input, &output)?;
     packets::read(&output)
 }

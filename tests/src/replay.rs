@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::config::{Config, Family, LEFT, RIGHT, Sa, Side, text};
 use crate::packets::{self, Frame};
-use crate::{binary, shell};
+use crate::{binary, files, shell};
 
 /// One run: a configuration, frames per port, what came out.
 #[derive(Debug)]
@@ -56,9 +56,7 @@ impl Replay {
     /// # Errors
     /// When the file system refuses.
     pub fn new(config: &Config) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("xipsec-replay-")
-            .tempdir()?;
+        let directory = files::directory(false)?;
         config.write(&directory.path().join("replay.toml"))?;
         Ok(Self {
             directory,

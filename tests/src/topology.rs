@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::binary;
 use crate::config::{Config, Family, LEFT, RIGHT, Sa, Side, text};
+use crate::files;
 use crate::gateway::Gateway;
 use crate::netns::{self, Namespace};
 use crate::suite::{AES128GCM16, Suite};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub rp_filter: u8,
     /// Puts a bridge between the gateways, so that the middle wire can be captured.
     pub tapped: bool,
+    /// Outlives the process that builds it.
+    pub lasting: bool,
     /// Further lines of `[dataplane]`.
     pub dataplane: Vec<String>,
     /// Further lines of every `[[sa]]`.
@@ -53,6 +56,7 @@ impl Default for Plan {
             kernel_forwards: true,
             rp_filter: 0,
             tapped: false,
+            lasting: false,
             dataplane: Vec::new(),
             sa: vec!["replay_window = 4096".to_owned()],
             tables: String::new(),
@@ -98,7 +102,7 @@ impl Lab {
     /// As [`Lab::new`].
     pub fn with_binary(plan: &Plan, binary: &Path) -> Result<Self> {
         netns::sweep();
-        let group = netns::unique_group();
+        let group = netns::unique_group(plan.lasting);
         let make = |role| Namespace::new(&group, role);
         let [host_a, gate_a, gate_b, host_b] =
             [make("hostA")?, make("gwA")?, make("gwB")?, make("hostB")?];
@@ -107,7 +111,7 @@ impl Lab {
         } else {
             None
         };
-        let directory = tempfile::Builder::new().prefix("xipsec-test-").tempdir()?;
+        let directory = files::directory(plan.lasting)?;
         let sa = |spi, from, to| {
             let mut sa = Sa::fixed(spi, from, to, plan.outer, plan.suite).random()?;
             sa.esn = plan.esn;
