@@ -50,9 +50,13 @@ pub fn build(profile: &str, packages: &[&str]) -> Result<PathBuf> {
         command.args(["--package", package]);
     }
     shell::run(&mut command).context("the binary under test does not build")?;
-    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(target().join(if profile == "dev" { "debug" } else { profile }))
+}
+
+/// Cargo's target folder.
+pub fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(workspace().join(target).join(folder))
+    workspace().join(target)
 }
 
 fn locate() -> Result<PathBuf> {

@@ -7,7 +7,8 @@ use std::process;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// First part of every name of a namespace or folder; the maker's process id and a serial number follow.
+/// First part of the name of every namespace and folder; the maker's process id and a serial number
+/// follow.
 pub const PREFIX: &str = "xipsec-test-";
 
 /// The same for what outlives its maker until someone removes it.

@@ -29,6 +29,10 @@ pub mod capture;
 
 pub mod peer;
 
-pub mod replay;
+pub mod iperf;
+
+pub mod proof;
 
 pub mod expect;
+
+pub mod replay;

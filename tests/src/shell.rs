@@ -1,4 +1,4 @@
-//! Running programs and waiting for conditions, with errors that show what was run and what it said.
+//! Running programs and waiting for conditions, with errors that show what was run and said.
 
 use std::process::{Command, Output};
 use std::thread::sleep;

@@ -36,7 +36,7 @@ pub(crate) fn run(action: &Action) -> Result<()> {
 
 /// Names of what stands, beside the build: one laboratory per checkout.
 fn record() -> PathBuf {
-    binary::workspace().join("target/lab.json")
+    binary::target().join("lab.json")
 }
 
 fn up(queues: u32) -> Result<()> {

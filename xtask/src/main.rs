@@ -35,7 +35,7 @@ enum Task {
     /// Two gateways carry traffic between two hosts: proof by capture, throughput in comparison
     Demo(demo::Options),
     /// Everything that must hold before a change goes in; ends with one line of totals
-    Test(test::Options),
+    Test,
     /// The demo's network, left standing for a person to play with
     Lab {
         #[command(subcommand)]
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
-        Task::Test(options) => test::run(&options),
+        Task::Test => test::run(),
         Task::Lab { action } => lab::run(&action),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
