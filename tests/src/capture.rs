@@ -29,10 +29,22 @@ impl Capture {
     pub fn start(ns: &Namespace, interface: &str, filter: &str, file: &Path) -> Result<Self> {
         let log = file.with_extension("tcpdump");
         let mut command = ns.command("tcpdump");
+        // Immediate: else a block of packets that is not full yet is lost when tcpdump ends.
         // -Z root: else tcpdump becomes a user that may not write here. 64 MiB of buffer: a full
         // core of forwarding beside it must not cost the capture a packet.
         command.args([
-            "-n", "-U", "-Z", "root", "-s", "0", "-B", "65536", "-i", interface, "-w",
+            "-n",
+            "--immediate-mode",
+            "-U",
+            "-Z",
+            "root",
+            "-s",
+            "0",
+            "-B",
+            "65536",
+            "-i",
+            interface,
+            "-w",
         ]);
         command.arg(file).args(filter.split_whitespace());
         let child = command

@@ -45,7 +45,9 @@ pub fn skip(name: &str, why: &str) {
 #[track_caller]
 pub fn conclude(result: Result<()>) {
     if let Err(error) = result {
-        panic!("{error:?}");
+        // Not {:?}, which adds a backtrace of the harness.
+        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+        panic!("{}", causes.join("\n  because: "));
     }
 }
 
