@@ -19,20 +19,20 @@ pub mod suite;
 
 pub mod config;
 
+pub mod packets;
+
+pub mod peer;
+
+pub mod expect;
+
 pub mod gateway;
 
 pub mod topology;
 
-pub mod packets;
-
 pub mod capture;
-
-pub mod peer;
 
 pub mod iperf;
 
 pub mod proof;
-
-pub mod expect;
 
 pub mod replay;

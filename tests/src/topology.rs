@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::binary;
 use crate::config::{Config, Family, LEFT, RIGHT, Sa, Side, text};
+use crate::expect;
 use crate::files;
 use crate::gateway::Gateway;
 use crate::netns::{self, Namespace};
@@ -150,6 +151,38 @@ impl Lab {
         let mut lab = Self::new(plan)?;
         lab.start()?;
         Ok(lab)
+    }
+
+    /// Builds the network, starts both gateways, and waits until the hosts reach each other.
+    ///
+    /// # Errors
+    /// As [`Lab::started`] and [`Lab::wait_connected`].
+    pub fn connected(plan: &Plan) -> Result<Self> {
+        let lab = Self::started(plan)?;
+        for family in &plan.inner {
+            lab.wait_connected(*family)?;
+        }
+        Ok(lab)
+    }
+
+    /// Adds both gateways' state to an error: the first thing a reader of the failure wants.
+    ///
+    /// # Errors
+    /// `result`'s own.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| self.state())
+    }
+
+    /// Checks both gateways' accounts.
+    ///
+    /// # Errors
+    /// When a packet ended twice or not at all.
+    pub fn check_accounting(&self) -> Result<()> {
+        for gateway in [&self.left, &self.right] {
+            let checked = gateway.stats().and_then(|stats| expect::accounting(&stats));
+            self.explain(checked)?;
+        }
+        Ok(())
     }
 
     /// Declares both state directories fresh and starts both gateways.
