@@ -137,6 +137,13 @@ fn an_occupied_hook() {
         let output = refused(&lab.gate_a, second)?;
         let line = refusal(&output)?;
         ensure!(line.contains("wan0") || line.contains("lan0"), "{line}");
+        // What the first one owns in the kernel is still there.
+        lab.gate_a
+            .run("nft list table inet xipsec")
+            .context("the first one's guard")?;
+        lab.gate_a
+            .ip("link show xipsec0")
+            .context("the first one's host port")?;
         lab.wait_connected(xipsec_tests::config::Family::V4)
             .context("the first goes on")
     });
