@@ -36,3 +36,5 @@ pub mod iperf;
 pub mod proof;
 
 pub mod replay;
+
+pub mod mistakes;
