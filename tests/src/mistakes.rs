@@ -78,21 +78,32 @@ address = "192.0.2.2"
 mac = "02:00:00:00:00:03"
 "#;
 
-/// The good configuration with `put` in the place of `find`; an empty `find` appends.
+/// The good configuration with `put` in the place of `find`; an empty `find` appends. A line of
+/// `put` that starts with `*` is the mistake that must be told.
 ///
 /// # Panics
 /// When `find` does not stand in it exactly once: the test's table is wrong.
 pub fn spoil(text: &str, find: &str, put: &str) -> String {
+    let lines: Vec<String> = put.split('\n').map(marked).collect();
+    let put = lines.join("\n");
     if find.is_empty() {
         return format!("{text}\n{put}\n");
     }
     assert_eq!(text.matches(find).count(), 1, "{find}");
-    text.replacen(find, put, 1)
+    text.replacen(find, &put, 1)
 }
 
-/// An `[[sa]]` table beside the good ones, with some lines of its own. A line `KEY = VALUE` of
-/// `lines` takes the place of the table's own; `!KEY` takes it away; `# TEXT` stands behind the
-/// header.
+/// `*KEY = VALUE` with its mark behind it; any other line as it is.
+fn marked(line: &str) -> String {
+    match line.strip_prefix('*') {
+        Some(wrong) => format!("{wrong} #! {}", wrong.split(' ').next().unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+/// An `[[sa]]` table beside the good ones, with some lines of its own. A line `KEY = VALUE` takes
+/// the place of the table's own; `*KEY = VALUE` is the mistake that must be told; `!KEY` takes the
+/// table's line away; `^KEY` does, and the key must be told as missing.
 pub fn further_sa(lines: &[&str]) -> String {
     let own = [
         "name = \"further\"",
@@ -123,20 +134,22 @@ pub fn further_policy(lines: &[&str]) -> String {
 }
 
 fn table(kind: &str, own: &[&str], lines: &[&str]) -> String {
-    let key = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
-    let taken: Vec<String> = lines
-        .iter()
-        .map(|line| key(line).trim_start_matches('!').to_owned())
-        .collect();
-    let comment = lines
-        .iter()
-        .find(|line| line.starts_with('#'))
-        .copied()
-        .unwrap_or_default();
-    let kept = own.iter().filter(|line| !taken.contains(&key(line)));
-    let added = lines.iter().filter(|line| !line.starts_with(['!', '#']));
-    let body: Vec<&str> = kept.chain(added).copied().collect();
-    format!("[[{kind}]] {comment}\n{}\n", body.join("\n"))
+    let key = |line: &str| -> String {
+        let line = line.trim_start_matches(['!', '*', '^']);
+        line.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let taken: Vec<String> = lines.iter().map(|line| key(line)).collect();
+    let missing = lines.iter().find_map(|line| line.strip_prefix('^'));
+    let mark = missing.map_or_else(String::new, |key| format!(" #! {key}"));
+    let mut text = format!("[[{kind}]]{mark}\n");
+    for line in own.iter().filter(|line| !taken.contains(&key(line))) {
+        text += &format!("{line}\n");
+    }
+    for line in lines.iter().filter(|line| !line.starts_with(['!', '^'])) {
+        text += &marked(line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Lines (from 1) and keys that the file itself expects to be named.
@@ -225,4 +238,45 @@ pub fn check(text: &[u8]) -> Result<(i32, Vec<Told>, Vec<String>)> {
 pub fn run_check(file: &Path) -> Result<Output> {
     let mut command = binary::command()?;
     shell::output(command.args(["check", "--config"]).arg(file))
+}
+
+/// What is wrong, the text to replace (empty: append), the text to put.
+pub type Case = (&'static str, &'static str, String);
+
+/// A text in the place of another.
+pub fn replaced(what: &'static str, find: &'static str, put: &str) -> Case {
+    (what, find, put.to_owned())
+}
+
+/// A further `[[sa]]`, see [`further_sa`].
+pub fn sa(what: &'static str, lines: &[&str]) -> Case {
+    (what, "", further_sa(lines))
+}
+
+/// A further `[[policy]]`, see [`further_policy`].
+pub fn policy(what: &'static str, lines: &[&str]) -> Case {
+    (what, "", further_policy(lines))
+}
+
+/// Checks that every case yields exactly one error, and one that the file marks.
+///
+/// # Errors
+/// When a case does not; the text shows all such cases.
+pub fn tells(cases: &[Case]) -> Result<()> {
+    ensure!(check(GOOD.as_bytes())?.0 == 0, "the good file is refused");
+    let mut failures = Vec::new();
+    for (what, find, put) in cases {
+        let text = spoil(GOOD, find, put);
+        let (status, errors, _) = check(text.as_bytes()).with_context(|| (*what).to_owned())?;
+        let marked = expected(&text);
+        let right = |line: usize, key: &str| errors[0].line == line && errors[0].names(key);
+        let told = errors.len() == 1 && marked.iter().any(|(line, key)| right(*line, key));
+        if status != 1 || !told || !errors[0].advises() {
+            failures.push(format!(
+                "{what}: status {status}, {errors:?}, expected {marked:?}"
+            ));
+        }
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
