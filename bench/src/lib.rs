@@ -1,1 +1,1 @@
-//! stub
+//! What benches measure with.

@@ -1,0 +1,122 @@
+//! From checked configuration to what workers read: SAs with their states parked, tables,
+//! routes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ipsec::crypto::KeyError;
+use ipsec::policy::PolicyParameters;
+use ipsec::sa::association::SaParameters;
+use ipsec::sa::database::Sad;
+use ipsec::sa::replay::SavedWindow;
+use ipsec::sa::state::Start;
+use ipsec::sa::{Sa, SaSlot, SaState};
+use ipsec::tables::{LocalAddresses, Tables, Unmatched};
+use ipsec::time::Time;
+
+use crate::config::{self, Config};
+use crate::route::{Fib, Neighbors, PortAddress, PortIndex, Route};
+use crate::state::Reservation;
+
+/// Why SAs and policies cannot be put together. Configuration that passed `check` does not get
+/// here.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// A key that the algorithm cannot take.
+    #[error("sa {0}: {1}")]
+    Key(String, KeyError),
+    /// A window that cannot be restored.
+    #[error("sa {0}: the saved window cannot be read")]
+    Window(String),
+    /// Tables that contradict themselves.
+    #[error("{0}")]
+    Tables(String),
+}
+
+/// Where an SA starts without records: at what the file says, with nothing to reserve.
+#[must_use]
+pub fn unreserved(parameters: &SaParameters) -> Reservation {
+    Reservation {
+        sequence: parameters.sequence,
+        reserved_end: u64::MAX,
+        iv_mask: 0,
+        window: Vec::new(),
+    }
+}
+
+/// Builds the SAs, in file order: an SA's slot is its place in the file.
+///
+/// # Errors
+/// [`AssemblyError`].
+pub fn sas(
+    parameters: Vec<SaParameters>,
+    reservations: &[Reservation],
+    now: Time,
+) -> Result<Vec<Arc<Sa>>, AssemblyError> {
+    let mut sas = Vec::with_capacity(parameters.len());
+    for ((slot, parameters), start) in (0..).zip(parameters).zip(reservations) {
+        let name = parameters.name.clone();
+        let sa = Sa::new(SaSlot(slot), parameters, start.iv_mask)
+            .map_err(|error| AssemblyError::Key(name.clone(), error))?;
+        let state = SaState::new(
+            &sa.parameters,
+            &Start { sequence: start.sequence, window: saved(start, &name)? },
+            now,
+        );
+        sa.published.reserved_end.store(start.reserved_end, Ordering::Release);
+        state.publish(&sa.parameters.lifetime, now, &sa.published);
+        if let Ok(mut parked) = sa.parked.lock() {
+            *parked = Some(Box::new(state));
+        }
+        sas.push(Arc::new(sa));
+    }
+    Ok(sas)
+}
+
+fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, AssemblyError> {
+    if start.window.is_empty() {
+        return Ok(None);
+    }
+    let window = SavedWindow::from_bytes(&start.window);
+    window.map(Some).ok_or_else(|| AssemblyError::Window(name.to_owned()))
+}
+
+/// Puts SAs and policies together.
+///
+/// # Errors
+/// [`AssemblyError::Tables`].
+pub fn tables(
+    sas: &[Arc<Sa>],
+    policies: &[PolicyParameters],
+    local: impl IntoIterator<Item = IpAddr>,
+    unmatched: Unmatched,
+) -> Result<Tables, AssemblyError> {
+    let sad = Sad::new(sas).map_err(|error| AssemblyError::Tables(error.to_string()))?;
+    let local: LocalAddresses = local.into_iter().collect();
+    Tables::new(sad, policies, local, unmatched)
+        .map_err(|error| AssemblyError::Tables(error.to_string()))
+}
+
+/// The file's own routes, with the connected ones of its ports' addresses.
+#[must_use]
+pub fn static_fib(config: &Config) -> Fib {
+    let routes = config.routes.iter().map(Route::from).collect();
+    let addresses: Vec<PortAddress> = (0..)
+        .zip(&config.ports)
+        .flat_map(|(index, port)| {
+            port.addresses.iter().map(move |own: &config::PortAddress| PortAddress {
+                port: PortIndex(index),
+                address: own.address,
+                prefix_length: own.prefix_length,
+            })
+        })
+        .collect();
+    Fib::from_static(routes, &addresses)
+}
+
+/// The file's own neighbours.
+#[must_use]
+pub fn static_neighbors(config: &Config) -> Neighbors {
+    Neighbors::new(&config.neighbors)
+}

@@ -1,0 +1,285 @@
+//! Counters: every worker adds to plain numbers of its own and publishes them at the end of a
+//! batch; whoever reads sums up what the workers published.
+//!
+//! **The accounting identity** holds in every published block and therefore in every sum:
+//! `rx + from_host + created = tx + to_host + dropped + consumed + merged + held`.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use ipsec::verdict::DropReason;
+
+/// What a worker counts beside drops and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Cell {
+    /// Packets received from ports.
+    Rx,
+    /// Packets received from the machine itself.
+    FromHost,
+    /// Packets that we made: ICMP errors, keepalives, dummies, second and later fragments.
+    Created,
+    /// Packets sent by ports.
+    Tx,
+    /// Packets delivered to the machine itself.
+    ToHost,
+    /// Authentic dummies swallowed.
+    Dummy,
+    /// NAT keepalives swallowed.
+    Keepalive,
+    /// Fragments beyond the first of a reassembled packet.
+    Merged,
+    /// Waiting for fragments, a neighbour or a reservation, or handed to another worker. Modulo
+    /// 2⁶⁴: a worker that ends a packet which another handed over goes below zero, their sum does
+    /// not.
+    Held,
+    /// Kicks of the kernel.
+    Kicks,
+    /// Batches that were not empty.
+    Batches,
+}
+
+const CELLS: usize = Cell::Batches as usize + 1;
+
+/// What is counted for each port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum PortCell {
+    /// Packets received.
+    RxPackets,
+    /// Bytes received: Ethernet frames without FCS.
+    RxBytes,
+    /// Packets sent.
+    TxPackets,
+    /// Bytes sent.
+    TxBytes,
+    /// Packets received here that went to the machine itself.
+    ToHostPackets,
+}
+
+const PORT_CELLS: usize = PortCell::ToHostPackets as usize + 1;
+const DROPS: usize = CELLS;
+const PORTS: usize = CELLS + DropReason::COUNT;
+
+/// The numbers of one worker, or a sum of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally(Vec<u64>);
+
+impl Tally {
+    /// All zero, for `ports` ports.
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
+        Self(vec![0; PORTS + ports * PORT_CELLS])
+    }
+
+    /// Adds `count` to a cell.
+    pub fn add(&mut self, cell: Cell, count: u64) {
+        self.0[cell as usize] += count;
+    }
+
+    /// `count` packets more are held.
+    pub fn hold(&mut self, count: u64) {
+        self.0[Cell::Held as usize] = self.0[Cell::Held as usize].wrapping_add(count);
+    }
+
+    /// `count` held packets have ended, here or on the worker that they came from.
+    pub fn unhold(&mut self, count: u64) {
+        self.0[Cell::Held as usize] = self.0[Cell::Held as usize].wrapping_sub(count);
+    }
+
+    /// One packet was dropped.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.0[DROPS + reason.index()] += 1;
+    }
+
+    /// `count` packets more were dropped for a reason.
+    pub fn add_drops(&mut self, reason: DropReason, count: u64) {
+        self.0[DROPS + reason.index()] += count;
+    }
+
+    /// Adds `count` to a port's cell.
+    pub fn port(&mut self, port: usize, cell: PortCell, count: u64) {
+        self.0[PORTS + port * PORT_CELLS + cell as usize] += count;
+    }
+
+    /// The value of a cell.
+    #[must_use]
+    pub fn of(&self, cell: Cell) -> u64 {
+        self.0[cell as usize]
+    }
+
+    /// The packets dropped for a reason.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.0[DROPS + reason.index()]
+    }
+
+    /// The packets dropped in all.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0[DROPS..PORTS].iter().sum()
+    }
+
+    /// The value of a port's cell.
+    #[must_use]
+    pub fn of_port(&self, port: usize, cell: PortCell) -> u64 {
+        self.0[PORTS + port * PORT_CELLS + cell as usize]
+    }
+
+    /// Adds another worker's numbers.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine = mine.wrapping_add(*theirs);
+        }
+    }
+
+    /// Both sides of the accounting identity: what came into being, and how it ended.
+    #[must_use]
+    pub fn sides(&self) -> (u64, u64) {
+        let began = self.of(Cell::Rx) + self.of(Cell::FromHost) + self.of(Cell::Created);
+        let ended = (self.of(Cell::Tx) + self.of(Cell::ToHost) + self.dropped())
+            .wrapping_add(self.of(Cell::Dummy) + self.of(Cell::Keepalive))
+            .wrapping_add(self.of(Cell::Merged))
+            .wrapping_add(self.of(Cell::Held));
+        (began, ended)
+    }
+
+    /// Every packet ended once or is held.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        let (began, ended) = self.sides();
+        began == ended
+    }
+}
+
+/// What one worker publishes: one writer, any reader. A reader gets the numbers of one moment, the
+/// end of a batch (a sequence lock over atomics).
+#[derive(Debug)]
+pub struct Block {
+    version: AtomicU64,
+    cells: Box<[AtomicU64]>,
+}
+
+impl Block {
+    /// All zero, for `ports` ports.
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
+        let cells = (0..PORTS + ports * PORT_CELLS).map(|_| AtomicU64::new(0)).collect();
+        Self { version: AtomicU64::new(0), cells }
+    }
+
+    /// Publishes a tally. Only the worker that owns the block may call this.
+    pub fn publish(&self, tally: &Tally) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (cell, value) in self.cells.iter().zip(&tally.0) {
+            cell.store(*value, Ordering::Relaxed);
+        }
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The numbers at the end of the worker's last batch.
+    #[must_use]
+    pub fn read(&self) -> Tally {
+        loop {
+            let before = self.version.load(Ordering::Acquire);
+            let tally = Tally(self.cells.iter().map(|c| c.load(Ordering::Relaxed)).collect());
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
+                return tally;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Sums the blocks of all workers, at moments such that no packet is seen to end before it began.
+///
+/// Each block balances by itself; read one after the other, a packet handed over in between can
+/// show as ended on one worker and not yet handed over on the other. Then the sum of `held` is
+/// negative and the blocks are read again.
+#[must_use]
+pub fn total(blocks: &[impl AsRef<Block>], ports: usize) -> Tally {
+    const TRIES: usize = 1000;
+    let mut sum = Tally::new(ports);
+    for _ in 0..TRIES {
+        sum = Tally::new(ports);
+        for block in blocks {
+            sum.merge(&block.as_ref().read());
+        }
+        if sum.of(Cell::Held) <= u64::MAX / 2 {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    sum
+}
+
+impl AsRef<Self> for Block {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// Packets and bytes of one policy on one worker: one writer, relaxed stores.
+#[derive(Debug, Default)]
+pub struct PolicyCell {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl PolicyCell {
+    /// Shows the worker's own numbers. Only the worker that owns the cell may call this.
+    pub fn show(&self, packets: u64, bytes: u64) {
+        self.packets.store(packets, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Packets and bytes so far.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (self.packets.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handed_over_packet_balances_on_both_workers() {
+        let (mut from, mut to) = (Tally::new(1), Tally::new(1));
+        from.add(Cell::Rx, 3);
+        from.drop(DropReason::NoSa);
+        from.hold(2);
+        to.add(Cell::Tx, 2);
+        to.unhold(2);
+        assert!(from.balances() && to.balances());
+        let blocks = [Block::new(1), Block::new(1)];
+        blocks[0].publish(&from);
+        blocks[1].publish(&to);
+        let sum = total(&blocks, 1);
+        assert!(sum.balances());
+        assert_eq!((sum.of(Cell::Rx), sum.of(Cell::Tx), sum.of(Cell::Held)), (3, 2, 0));
+        assert_eq!((sum.dropped(), sum.drops(DropReason::NoSa)), (1, 1));
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_a_batch() {
+        let block = Block::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut tally = Tally::new(0);
+                for _ in 0..20_000 {
+                    tally.add(Cell::Rx, 1);
+                    tally.add(Cell::Tx, 1);
+                    block.publish(&tally);
+                }
+            });
+            for _ in 0..20_000 {
+                assert!(block.read().balances());
+            }
+        });
+        assert_eq!(block.read().of(Cell::Tx), 20_000);
+    }
+}

@@ -1,0 +1,18 @@
+//! The gateway as a process: opens everything in the one order that leaves no gap, follows the
+//! kernel while it runs, and takes everything down again.
+
+pub mod cores;
+
+pub mod ports;
+
+pub mod workers;
+
+pub mod publish;
+
+pub mod answers;
+
+pub mod run;
+
+pub mod numbers;
+
+pub mod follow;

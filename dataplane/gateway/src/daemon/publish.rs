@@ -1,0 +1,201 @@
+//! Builds each generation of what workers, XDP programs, guard and policy routes go by.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipsec::policy::{Action, PolicyParameters};
+use ipsec::sa::Sa;
+use ipsec::sa::association::Direction;
+use ipsec::tables::Unmatched;
+
+use crate::assembly::{self, AssemblyError};
+use crate::config::{self, Config};
+use crate::netlink::View;
+use crate::port::settings::Side;
+use crate::port::xdp::steer::{self, SteeringPolicy, SteeringTables};
+use crate::route::{Fib, Neighbors, PortIndex};
+use crate::snapshot::{PortFacts, Snapshot};
+
+/// UDP port of ESP behind NAT, taken at every endpoint (RFC 3948 §2.1).
+const NAT_TRAVERSAL: u16 = 4500;
+
+/// The port facts of a view; what the view does not know stays as it was.
+#[must_use]
+pub fn facts(config: &Config, view: &View, before: &[PortFacts]) -> Vec<PortFacts> {
+    let ports = config.ports.iter().zip(before).enumerate();
+    ports
+        .map(|(index, (port, before))| {
+            let mut facts = before.clone();
+            if let Some(Some(link)) = view.links.get(index) {
+                facts.mac = link.mac;
+                let interface = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+                facts.mtu = port.mtu.map_or(interface, |mtu| mtu.min(interface));
+                facts.addresses = link.addresses.iter().map(|own| own.address).collect();
+            }
+            if !port.addresses.is_empty() && config.dataplane.forwarding == config::Forwarding::Static
+            {
+                facts.addresses = port.addresses.iter().map(|own| own.address).collect();
+            }
+            facts
+        })
+        .collect()
+}
+
+/// The addresses of the machine: the kernel's, and the file's own with static forwarding.
+#[must_use]
+pub fn local_addresses(config: &Config, view: &View) -> Vec<IpAddr> {
+    let mut addresses = view.local_addresses.clone();
+    if config.dataplane.forwarding == config::Forwarding::Static {
+        addresses
+            .extend(config.ports.iter().flat_map(|port| &port.addresses).map(|own| own.address));
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// The next generation.
+///
+/// # Errors
+/// [`AssemblyError`].
+pub fn snapshot(
+    generation: u64,
+    config: &Config,
+    sas: &[Arc<Sa>],
+    view: &View,
+    ports: Arc<[PortFacts]>,
+) -> Result<Snapshot, AssemblyError> {
+    let unmatched = match config.dataplane.unmatched {
+        config::Unmatched::Kernel => Unmatched::Kernel,
+        config::Unmatched::Discard => Unmatched::Discard,
+    };
+    let local = local_addresses(config, view);
+    let tables = assembly::tables(sas, &config.policies, local, unmatched)?;
+    let first = ports.iter().position(|port| port.side == Side::Protected).unwrap_or(0);
+    let (fib, neighbors) = routes(config, view);
+    Ok(Snapshot {
+        generation,
+        tables: Arc::new(tables),
+        fib,
+        neighbors,
+        ports,
+        first_protected: PortIndex(u16::try_from(first).unwrap_or(0)),
+    })
+}
+
+/// Routes and neighbours of the next generation.
+#[must_use]
+pub fn routes(config: &Config, view: &View) -> (Arc<Fib>, Arc<Neighbors>) {
+    match config.dataplane.forwarding {
+        config::Forwarding::Kernel => {
+            (Arc::new(Fib::new(view.routes.clone())), Arc::new(Neighbors::new(&view.neighbors)))
+        }
+        config::Forwarding::Static => (
+            Arc::new(assembly::static_fib(config)),
+            Arc::new(assembly::static_neighbors(config)),
+        ),
+    }
+}
+
+/// What the XDP programs are told.
+#[must_use]
+pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringTables {
+    let mut tables = SteeringTables {
+        unmatched: match config.dataplane.unmatched {
+            config::Unmatched::Kernel => steer::Unmatched::Kernel,
+            config::Unmatched::Discard => steer::Unmatched::Discard,
+        },
+        reassemble_udp: config.dataplane.fragments.reassemble_udp,
+        ..SteeringTables::default()
+    };
+    for address in local {
+        tables.local.insert(*address);
+        tables.endpoints.insert(*address, false);
+    }
+    for sa in sas {
+        let parameters = &sa.parameters;
+        if parameters.direction != Direction::In {
+            continue;
+        }
+        tables.endpoints.insert(parameters.destination, false);
+        if let Some(udp) = parameters.udp_encapsulation {
+            tables.encapsulation.insert((parameters.destination, udp.destination_port));
+            tables.encapsulation.insert((parameters.destination, NAT_TRAVERSAL));
+            tables.peers.insert(parameters.source);
+        }
+    }
+    tables.put_policies(ordered(&config.policies).into_iter().map(|policy| SteeringPolicy {
+        direction: policy.direction,
+        action: policy.action,
+        local: &policy.selector.local,
+        remote: &policy.selector.remote,
+    }));
+    tables
+}
+
+/// Policies in the order of the SPD.
+#[must_use]
+pub fn ordered(policies: &[PolicyParameters]) -> Vec<&PolicyParameters> {
+    let mut ordered: Vec<_> = policies.iter().collect();
+    ordered.sort_by_key(|policy| policy.priority);
+    ordered
+}
+
+/// The smallest inner packet that fits every outbound SA's way, bytes: the host port's MTU.
+#[must_use]
+pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
+    const LONGEST: u16 = 1500;
+    let fits = |sa: &Arc<Sa>| {
+        let destination = sa.parameters.destination;
+        let version = if destination.is_ipv4() {
+            ipsec::packet::Version::V4
+        } else {
+            ipsec::packet::Version::V6
+        };
+        let bits = ipsec::packet::address_bits(destination);
+        let hop = snapshot.fib.lookup(version, bits, 0)?;
+        let port = snapshot.ports[hop.port.index()].mtu;
+        let mtu = if hop.mtu == 0 { port } else { port.min(hop.mtu) };
+        Some(ipsec::outbound::largest_inner(sa, mtu))
+    };
+    let outbound = sas.iter().filter(|sa| sa.parameters.direction == Direction::Out);
+    let smallest = outbound.filter_map(fits).min().unwrap_or(LONGEST);
+    usize::from(smallest.max(1280))
+}
+
+/// Every route that the machine's own protected traffic needs into the host port: each remote
+/// prefix of an outbound protect policy, with the machine's address that the policy's `local`
+/// holds.
+#[must_use]
+pub fn host_routes(config: &Config, local: &[IpAddr]) -> Vec<(IpAddr, u8, IpAddr)> {
+    let mut routes = Vec::new();
+    for policy in &config.policies {
+        if policy.direction != Direction::Out || policy.action != Action::Protect {
+            continue;
+        }
+        for prefix in steer::prefixes_of(&policy.selector.remote) {
+            let (network, length) = prefix.network();
+            let source = local.iter().find(|own| {
+                own.is_ipv4() == network.is_ipv4() && holds(&policy.selector.local, **own)
+            });
+            if let Some(source) = source {
+                routes.push((network, length, *source));
+            }
+        }
+    }
+    routes.sort_unstable();
+    routes.dedup_by_key(|(network, length, _)| (*network, *length));
+    routes
+}
+
+fn holds(selector: &ipsec::policy::AddressSelector, address: IpAddr) -> bool {
+    use ipsec::policy::AddressSelector;
+    let bits = ipsec::packet::address_bits(address);
+    match selector {
+        AddressSelector::Any => !address.is_loopback(),
+        AddressSelector::Ranges(ranges) => ranges.iter().any(|range| {
+            (range.version == ipsec::packet::Version::V4) == address.is_ipv4()
+                && (range.first..=range.last).contains(&bits)
+        }),
+    }
+}

@@ -1,0 +1,325 @@
+//! `xipsec replay`: the same pipeline over capture files, one packet at a time, in the order of
+//! their timestamps.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipsec::crypto::iv::RandomIvs;
+use ipsec::tables::Unmatched;
+use ipsec::time::{MILLISECOND, Time};
+use ipsec::verdict::DropReason;
+
+use crate::assembly::{self, AssemblyError};
+use crate::config::Config;
+use crate::counters::{Block, PolicyCell};
+use crate::observe::stats::Document;
+use crate::offline::capture::{self, Captured, Writer};
+use crate::port::memory::MemoryPort;
+use crate::port::settings::{Checksum, Side};
+use crate::route::PortIndex;
+use crate::snapshot::{PortFacts, Snapshot};
+use crate::worker::handoff::Exchange;
+use crate::worker::host::{ETHERNET, Host};
+use crate::worker::{Lane, Worker, WorkerSettings};
+
+/// The pseudo port of the machine itself.
+pub const HOST: &str = "host";
+
+/// Frames that one packet may turn into: 64 KiB cut for the smallest MTU.
+const FRAMES: usize = 2048;
+
+/// Longest frame of a capture that is looked at, bytes.
+const FRAME_SIZE: usize = 66 * 1024;
+
+/// Which captures go where.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Port name and capture, in the order of the command line.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// Port name and capture to write.
+    pub outputs: Vec<(String, PathBuf)>,
+    /// Where dropped packets go.
+    pub drops: Option<PathBuf>,
+}
+
+/// Why a replay failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// No such port.
+    #[error("{0}: no such port in the configuration (`host` is the machine itself)")]
+    UnknownPort(String),
+    /// A capture cannot be read or written.
+    #[error("{}: {why}", file.display())]
+    Capture {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// SAs and policies cannot be put together.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// The kernel gives no descriptors.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn capture_error(file: &Path, why: String) -> ReplayError {
+    ReplayError::Capture { file: file.to_owned(), why }
+}
+
+/// What the machine was given.
+#[derive(Default)]
+struct Received {
+    frames: Vec<Vec<u8>>,
+}
+
+impl Host for Received {
+    fn deliver(&mut self, ethernet: &[u8; ETHERNET], packet: &[u8]) -> Result<(), DropReason> {
+        self.frames.push([&ethernet[..], packet].concat());
+        Ok(())
+    }
+
+    fn pass(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        self.frames.push(frame.to_vec());
+        Ok(())
+    }
+}
+
+/// The result: the document, and the damage of a capture if there was one.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All counters.
+    pub document: Document,
+    /// A capture that could not be read to its end: file, and what is wrong behind which packet.
+    pub damage: Vec<ReplayError>,
+}
+
+/// Where a packet enters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Port(usize),
+    Host,
+}
+
+struct Outputs {
+    by_port: Vec<Vec<(PathBuf, Writer)>>,
+    host: Vec<(PathBuf, Writer)>,
+    drops: Option<(PathBuf, Writer)>,
+}
+
+/// Runs the captures of `plan` through the pipeline of `config`.
+///
+/// # Errors
+/// [`ReplayError`]; damaged captures are in the outcome.
+pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
+    let (packets, damage) = read_inputs(&config, plan)?;
+    let mut outputs = Outputs::create(&config, plan)?;
+    let mut pipeline = Pipeline::new(config)?;
+    let first = packets.first().map_or(0, |(_, packet)| packet.timestamp);
+    for (entry, packet) in &packets {
+        pipeline.offer(*entry, packet, Time(packet.timestamp - first));
+        pipeline.collect(packet, &mut outputs)?;
+    }
+    outputs.finish()?;
+    Ok(Outcome { document: pipeline.document(), damage })
+}
+
+fn read_inputs(
+    config: &Config,
+    plan: &Plan,
+) -> Result<(Vec<(Entry, Captured)>, Vec<ReplayError>), ReplayError> {
+    let mut packets = Vec::new();
+    let mut damage = Vec::new();
+    for (name, _) in plan.inputs.iter().chain(&plan.outputs) {
+        entry(config, name)?;
+    }
+    for (name, path) in &plan.inputs {
+        let entry = entry(config, name)?;
+        let contents = capture::read(path)
+            .map_err(|error| capture_error(path, error))?;
+        if let Some(what) = contents.damage {
+            let number = contents.packets.len() + 1;
+            let why = format!("packet {number}: {what}");
+            damage.push(capture_error(path, why));
+        }
+        packets.extend(contents.packets.into_iter().map(|packet| (entry, packet)));
+    }
+    // Stable: equal timestamps keep the order of command line and file.
+    packets.sort_by_key(|(_, packet)| packet.timestamp);
+    Ok((packets, damage))
+}
+
+fn entry(config: &Config, name: &str) -> Result<Entry, ReplayError> {
+    if name == HOST {
+        return Ok(Entry::Host);
+    }
+    config
+        .port(name)
+        .map(|port| Entry::Port(port.index()))
+        .ok_or_else(|| ReplayError::UnknownPort(name.to_owned()))
+}
+
+impl Outputs {
+    fn create(config: &Config, plan: &Plan) -> Result<Self, ReplayError> {
+        let mut outputs = Self {
+            by_port: config.ports.iter().map(|_| Vec::new()).collect(),
+            host: Vec::new(),
+            drops: None,
+        };
+        for (name, path) in &plan.outputs {
+            let writer = Writer::create(path).map_err(|error| capture_error(path, error))?;
+            match entry(config, name)? {
+                Entry::Port(port) => outputs.by_port[port].push((path.clone(), writer)),
+                Entry::Host => outputs.host.push((path.clone(), writer)),
+            }
+        }
+        if let Some(path) = &plan.drops {
+            let writer = Writer::create_pcapng(path).map_err(|error| capture_error(path, error))?;
+            outputs.drops = Some((path.clone(), writer));
+        }
+        Ok(outputs)
+    }
+
+    fn finish(self) -> Result<(), ReplayError> {
+        let files = self.by_port.into_iter().flatten().chain(self.host).chain(self.drops);
+        for (path, writer) in files {
+            writer.finish().map_err(|error| capture_error(&path, error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+fn append(
+    files: &mut [(PathBuf, Writer)],
+    timestamp: u64,
+    frame: &[u8],
+) -> Result<(), ReplayError> {
+    for (path, writer) in files {
+        writer
+            .write(timestamp, frame, None)
+            .map_err(|error| capture_error(path, error))?;
+    }
+    Ok(())
+}
+
+struct Pipeline {
+    worker: Worker<MemoryPort, Received>,
+    snapshot: Snapshot,
+    port_names: Vec<String>,
+    policy_names: Vec<String>,
+    sas: Vec<Arc<ipsec::sa::Sa>>,
+    policies: Arc<[PolicyCell]>,
+    drops_before: [u64; DropReason::COUNT],
+}
+
+impl Pipeline {
+    fn new(mut config: Config) -> Result<Self, ReplayError> {
+        let parameters = std::mem::take(&mut config.sas);
+        let starts: Vec<_> = parameters.iter().map(assembly::unreserved).collect();
+        let sas = assembly::sas(parameters, &starts, Time(0))?;
+        let local = config.ports.iter().flat_map(|port| port.addresses.iter().map(|a| a.address));
+        let tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard)?;
+        let policies: Arc<[PolicyCell]> =
+            (0..tables.policy_count()).map(|_| PolicyCell::default()).collect();
+        let ports: Arc<[PortFacts]> = config.ports.iter().map(facts).collect();
+        let first_protected =
+            ports.iter().position(|port| port.side == Side::Protected).unwrap_or(0);
+        let snapshot = Snapshot {
+            generation: 1,
+            tables: Arc::new(tables),
+            fib: Arc::new(assembly::static_fib(&config)),
+            neighbors: Arc::new(assembly::static_neighbors(&config)),
+            first_protected: PortIndex(u16::try_from(first_protected).unwrap_or(0)),
+            ports,
+        };
+        let fragments = config.dataplane.fragments;
+        let settings = WorkerSettings {
+            number: 0,
+            ports: config.ports.len(),
+            sas: sas.len(),
+            errors_per_second: config.dataplane.icmp.errors_per_second,
+            remembered_fragments: fragments.packets as usize,
+            fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
+            // As foreseeable as the rest: the same captures give the same output.
+            ivs: RandomIvs::seeded(&[0; 32], 0),
+            flow_label_seed: 0,
+            block: Arc::new(Block::new(config.ports.len())),
+            policies: Arc::clone(&policies),
+            neighbor_requests: None,
+            number_requests: None,
+        };
+        let lanes = (0..).zip(&config.ports).map(|(index, port)| Lane {
+            port: MemoryPort::new(FRAMES, FRAME_SIZE),
+            index: PortIndex(index),
+            complete_checksums: port.checksum == Checksum::Complete,
+        });
+        let exchange = Arc::new(Exchange::new(1)?);
+        Ok(Self {
+            worker: Worker::new(settings, lanes.collect(), Received::default(), exchange),
+            snapshot,
+            port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
+            policy_names: config.policies.iter().map(|policy| policy.name.clone()).collect(),
+            sas,
+            policies,
+            drops_before: [0; DropReason::COUNT],
+        })
+    }
+
+    fn offer(&mut self, entry: Entry, packet: &Captured, now: Time) {
+        match entry {
+            Entry::Port(port) => {
+                self.worker.lanes_mut()[port].port.inject(&packet.frame);
+                self.worker.serve(port, 1, &self.snapshot, now);
+            }
+            Entry::Host => {
+                self.worker.serve_host(&mut packet.frame.clone(), &self.snapshot, now);
+            }
+        }
+        self.worker.end_round(&self.snapshot, now);
+    }
+
+    /// Writes what one packet has caused.
+    fn collect(&mut self, packet: &Captured, outputs: &mut Outputs) -> Result<(), ReplayError> {
+        for (lane, files) in self.worker.lanes_mut().iter_mut().zip(&mut outputs.by_port) {
+            while let Some(frame) = lane.port.collect(<[u8]>::to_vec) {
+                append(files, packet.timestamp, &frame)?;
+            }
+        }
+        for frame in self.worker.host_mut().frames.drain(..) {
+            append(&mut outputs.host, packet.timestamp, &frame)?;
+        }
+        for reason in DropReason::ALL {
+            let dropped = self.worker.tally().drops(reason);
+            let before = std::mem::replace(&mut self.drops_before[reason.index()], dropped);
+            for _ in before..dropped {
+                if let Some((path, writer)) = &mut outputs.drops {
+                    writer
+                        .write(packet.timestamp, &packet.frame, Some(reason.name()))
+                        .map_err(|error| capture_error(path, error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn document(&self) -> Document {
+        Document::gather(
+            self.worker.tally(),
+            &self.port_names,
+            &self.sas,
+            &self.policy_names,
+            &[Arc::clone(&self.policies)],
+        )
+    }
+}
+
+fn facts(port: &crate::config::PortConfig) -> PortFacts {
+    PortFacts {
+        name: port.name.clone(),
+        side: port.side,
+        mac: port.mac.unwrap_or_default(),
+        mtu: port.mtu.unwrap_or(1500),
+        addresses: port.addresses.iter().map(|own| own.address).collect(),
+    }
+}

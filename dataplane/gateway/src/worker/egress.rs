@@ -1,0 +1,348 @@
+//! The way out, the same for opened, sealed and clear packets: route, size, neighbour, frame.
+
+use ipsec::ip::{fragment, hop};
+use ipsec::packet::{Packet, Version};
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+use ipsec::wire::ethernet::Header;
+
+use crate::counters::{Cell, PortCell};
+use crate::port::{Buffer, Port};
+use crate::route::{Mac, PortIndex};
+use crate::snapshot::Snapshot;
+use crate::worker::frame::{Arrival, ether_type_of};
+use crate::worker::host::{ETHERNET, Host};
+use crate::worker::originate::Complaint;
+use crate::worker::outbox::Way;
+use crate::worker::pending::NextHop;
+use crate::worker::process::Worker;
+
+/// Where a packet leaves.
+#[derive(Clone, Copy)]
+pub(super) struct Path {
+    pub next: NextHop,
+    /// Largest IP packet that the way takes, bytes.
+    pub mtu: u16,
+}
+
+/// Whether the next hop's MAC address is known.
+#[derive(Clone, Copy)]
+pub(super) enum Link {
+    Known(Mac),
+    /// Unknown, and the packet may wait.
+    Wait,
+}
+
+/// The bytes of a packet to forward.
+pub(super) enum Carrier<'a, T> {
+    /// Somewhere else: to be copied.
+    Copy(&'a [u8]),
+    /// Already in a frame of this port, behind the room for the Ethernet header.
+    Placed(T, PortIndex),
+}
+
+/// About whom and to whom an error in forwarding is told.
+#[derive(Clone, Copy)]
+pub(super) struct Transit {
+    pub arrival: Arrival,
+    /// How an ICMP error goes back.
+    pub answer: Way,
+}
+
+/// A hash of what stays the same within a flow.
+pub(super) fn flow_hash(packet: &Packet) -> u32 {
+    let ports = match packet.upper {
+        ipsec::packet::Upper::Ports { source, destination } => {
+            u64::from(source) << 16 | u64::from(destination)
+        }
+        _ => 0,
+    };
+    let addresses = packet.source ^ packet.destination.rotate_left(64);
+    let folded = (addresses >> 64) as u64 ^ (addresses & u128::from(u64::MAX)) as u64;
+    let mixed = (folded ^ ports ^ u64::from(packet.protocol)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
+}
+
+/// Routes an address.
+pub(super) fn path(
+    snapshot: &Snapshot,
+    version: Version,
+    destination: u128,
+    hash: u32,
+) -> Option<Path> {
+    let hop = *snapshot.fib.lookup(version, destination, hash)?;
+    let (version, address) = match hop.via {
+        Some(via) => {
+            let version = if via.is_ipv4() { Version::V4 } else { Version::V6 };
+            (version, ipsec::packet::address_bits(via))
+        }
+        None => (version, destination),
+    };
+    let port_mtu = snapshot.ports[hop.port.index()].mtu;
+    let mtu = if hop.mtu == 0 { port_mtu } else { hop.mtu.min(port_mtu) };
+    Some(Path { next: NextHop { port: hop.port, version, address }, mtu })
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// The next hop's link.
+    pub(super) fn link(&self, snapshot: &Snapshot, next: NextHop) -> Result<Link, DropReason> {
+        match snapshot.neighbors.lookup(next.port, next.version, next.address) {
+            Some(mac) => Ok(Link::Known(mac)),
+            None if self.pending.admits(next) => Ok(Link::Wait),
+            None => Err(DropReason::NoNeighbor),
+        }
+    }
+
+    /// A frame of a port's queue for an IP packet of `length` bytes.
+    pub(super) fn allocate(
+        &mut self,
+        port: PortIndex,
+        length: usize,
+    ) -> Result<P::Transmit, DropReason> {
+        let lane = self.egress[port.index()];
+        self.lanes[lane].port.allocate(ETHERNET + length)
+    }
+
+    /// Gives a frame back.
+    pub(super) fn discard(&mut self, port: PortIndex, buffer: P::Transmit) {
+        let lane = self.egress[port.index()];
+        self.lanes[lane].port.discard(buffer);
+    }
+
+    /// The end of a packet that goes nowhere.
+    pub(super) fn drop(&mut self, reason: DropReason, arrival: Arrival) {
+        if arrival != Arrival::Own {
+            self.tally.drop(reason);
+        }
+    }
+
+    /// Sends the IP packet that lies in `buffer` behind the room for the Ethernet header, or lets
+    /// it wait for its neighbour.
+    pub(super) fn finish(
+        &mut self,
+        snapshot: &Snapshot,
+        (path, link): (Path, Link),
+        mut buffer: P::Transmit,
+        (version, length): (Version, usize),
+        arrival: Arrival,
+        now: Time,
+    ) {
+        let port = path.next.port;
+        let frame = &mut buffer.room()[..ETHERNET + length];
+        let source = snapshot.ports[port.index()].mac;
+        let destination = match link {
+            Link::Known(mac) => mac,
+            Link::Wait => [0; 6],
+        };
+        let ether_type = ether_type_of(version);
+        frame[..ETHERNET]
+            .copy_from_slice(&Header { destination, source, ether_type }.to_bytes());
+        match link {
+            Link::Known(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
+            Link::Wait => {
+                let own = arrival == Arrival::Own;
+                self.pending.keep(path.next, frame, own, now);
+                if !own {
+                    self.tally.hold(1);
+                }
+                self.discard(port, buffer);
+            }
+        }
+    }
+
+    /// Puts a whole frame into its port's transmit ring and counts it.
+    fn transmit(&mut self, port: PortIndex, buffer: P::Transmit, length: usize, arrival: Arrival) {
+        let lane = self.egress[port.index()];
+        self.lanes[lane].port.transmit(buffer, length);
+        if arrival == Arrival::Own {
+            self.tally.add(Cell::Created, 1);
+        }
+        self.tally.add(Cell::Tx, 1);
+        self.tally.port(port.index(), PortCell::TxPackets, 1);
+        self.tally.port(port.index(), PortCell::TxBytes, length as u64);
+    }
+
+    /// Forwards a packet in clear: hop limit, size, route, neighbour, out.
+    pub(super) fn forward(
+        &mut self,
+        snapshot: &Snapshot,
+        packet: &Packet,
+        carrier: Carrier<'_, P::Transmit>,
+        transit: Transit,
+        now: Time,
+    ) {
+        if let Err((reason, carrier)) = self.try_forward(snapshot, packet, carrier, transit, now) {
+            self.drop(reason, transit.arrival);
+            if let Some((buffer, port)) = carrier {
+                self.discard(port, buffer);
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the error carries back the frame to discard")]
+    fn try_forward(
+        &mut self,
+        snapshot: &Snapshot,
+        packet: &Packet,
+        carrier: Carrier<'_, P::Transmit>,
+        transit: Transit,
+        now: Time,
+    ) -> Result<(), (DropReason, Option<(P::Transmit, PortIndex)>)> {
+        let length = usize::from(packet.length);
+        let (copy, mut placed) = match carrier {
+            Carrier::Copy(ip) => (ip, None),
+            Carrier::Placed(buffer, port) => (&[][..], Some((buffer, port))),
+        };
+        let path = path(snapshot, packet.version, packet.destination, flow_hash(packet));
+        let trouble = if !transit.arrival.is_local() && packet.hop_limit <= 1 {
+            Some((DropReason::HopLimit, Complaint::TimeExceeded))
+        } else {
+            let mtu = path.map_or(u16::MAX, |path| path.mtu);
+            let long = packet.length > mtu && packet.dont_fragment;
+            long.then_some((DropReason::TooBig, Complaint::TooBig(mtu)))
+        };
+        if let Some((reason, complaint)) = trouble {
+            let ip = match &mut placed {
+                Some((buffer, _)) => &buffer.room()[ETHERNET..ETHERNET + length],
+                None => copy,
+            };
+            let toward = path.map(|path| path.next.port);
+            self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
+            return Err((reason, placed));
+        }
+        let Some(path) = path else { return Err((DropReason::NoRoute, placed)) };
+        let link = match self.link(snapshot, path.next) {
+            Ok(link) => link,
+            Err(reason) => return Err((reason, placed)),
+        };
+        let lower = !transit.arrival.is_local();
+        if packet.length > path.mtu {
+            let ip = match &mut placed {
+                Some((buffer, _)) => &buffer.room()[ETHERNET..ETHERNET + length],
+                None => copy,
+            };
+            self.forward_fragments(snapshot, (ip, packet), (path, link), transit, now);
+            if let Some((buffer, port)) = placed {
+                self.discard(port, buffer);
+            }
+            return Ok(());
+        }
+        let mut buffer = match placed {
+            Some((buffer, port)) if port == path.next.port => buffer,
+            other => {
+                let mut fresh = match self.allocate(path.next.port, length) {
+                    Ok(fresh) => fresh,
+                    Err(reason) => return Err((reason, other)),
+                };
+                let room = &mut fresh.room()[ETHERNET..ETHERNET + length];
+                match other {
+                    Some((mut buffer, port)) => {
+                        room.copy_from_slice(&buffer.room()[ETHERNET..ETHERNET + length]);
+                        self.discard(port, buffer);
+                    }
+                    None => room.copy_from_slice(copy),
+                }
+                fresh
+            }
+        };
+        if lower {
+            // A hop limit of 1 or less ended above.
+            let _ = hop::decrement(&mut buffer.room()[ETHERNET..ETHERNET + length]);
+        }
+        self.finish(snapshot, (path, link), buffer, (packet.version, length), transit.arrival, now);
+        Ok(())
+    }
+
+    /// Forwards an IPv4 packet without DF that is too long for the way, in fragments.
+    fn forward_fragments(
+        &mut self,
+        snapshot: &Snapshot,
+        (ip, packet): (&[u8], &Packet),
+        (path, link): (Path, Link),
+        transit: Transit,
+        now: Time,
+    ) {
+        let Some(plan) = fragment::Plan::transit(ip, packet, path.mtu) else {
+            return self.drop(DropReason::TooBig, transit.arrival);
+        };
+        for index in 0..plan.count() {
+            if index > 0 && transit.arrival != Arrival::Own {
+                self.tally.add(Cell::Created, 1);
+            }
+            let mut buffer = match self.allocate(path.next.port, usize::from(path.mtu)) {
+                Ok(buffer) => buffer,
+                Err(reason) => {
+                    self.drop(reason, transit.arrival);
+                    continue;
+                }
+            };
+            let room = &mut buffer.room()[ETHERNET..];
+            let Some(length) = plan.write(ip, index, room) else {
+                self.discard(path.next.port, buffer);
+                self.drop(DropReason::NoFrame, transit.arrival);
+                continue;
+            };
+            if !transit.arrival.is_local() {
+                // A hop limit of 1 or less ended before.
+                let _ = hop::decrement(&mut room[..length]);
+            }
+            let size = (packet.version, length);
+            self.finish(snapshot, (path, link), buffer, size, transit.arrival, now);
+        }
+    }
+
+    /// Ends the waits that are over: the neighbour is known, or the second is up.
+    pub(super) fn settle(&mut self, snapshot: &Snapshot, now: Time) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut over = Vec::new();
+        self.pending.settle(&snapshot.neighbors, now, |hop, waiting, mac| {
+            over.push((hop, waiting, mac));
+        });
+        for (hop, mut waiting, mac) in over {
+            let arrival = if waiting.own { Arrival::Own } else { Arrival::Host };
+            if !waiting.own {
+                self.tally.unhold(1);
+            }
+            let Some(mac) = mac else {
+                self.drop(DropReason::NoNeighbor, arrival);
+                continue;
+            };
+            waiting.frame[..6].copy_from_slice(&mac);
+            let length = waiting.frame.len();
+            match self.allocate(hop.port, length - ETHERNET) {
+                Ok(mut buffer) => {
+                    buffer.room()[..length].copy_from_slice(&waiting.frame);
+                    self.transmit(hop.port, buffer, length, arrival);
+                }
+                Err(reason) => self.drop(reason, arrival),
+            }
+        }
+    }
+
+    /// Ends every wait for a neighbour: the worker stops.
+    pub(super) fn abandon_pending(&mut self) {
+        let mut own = 0;
+        let mut dropped = 0;
+        self.pending.abandon(|_, waiting, _| {
+            if waiting.own {
+                own += 1;
+            } else {
+                dropped += 1;
+            }
+        });
+        for _ in 0..dropped {
+            self.tally.unhold(1);
+            self.tally.drop(DropReason::NoNeighbor);
+        }
+        tracing::debug!(own, dropped, "packets that waited for a neighbour ended");
+    }
+}
+
+/// Whether a packet's route ends on the protected side.
+pub(super) fn leads_to_protected(snapshot: &Snapshot, packet: &Packet) -> bool {
+    path(snapshot, packet.version, packet.destination, flow_hash(packet)).is_some_and(|path| {
+        snapshot.ports[path.next.port.index()].side == crate::port::settings::Side::Protected
+    })
+}

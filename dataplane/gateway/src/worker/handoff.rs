@@ -1,0 +1,227 @@
+//! Packets whose SA lives on another worker: descriptors go there over bounded queues, the home
+//! reads the bytes in place and writes its own transmit frame, and the frame's token comes back
+//! (design: "Many cores").
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use ipsec::packet::Packet;
+
+use crate::port::bell::Bell;
+use crate::worker::frame::Arrival;
+
+/// Frames that may be on their way between two workers, at most: four batches hide a home's longest
+/// round, more only adds latency under overload.
+pub const PARCELS: usize = 4 * ipsec::limits::BATCH;
+
+/// A frame on its way to its SA's home.
+pub struct Parcel<R> {
+    /// The received frame; it belongs to the worker that sent the parcel.
+    pub frame: R,
+    /// That worker's lane.
+    pub lane: usize,
+    /// Parsed already.
+    pub packet: Packet,
+    /// Where it came from.
+    pub arrival: Arrival,
+}
+
+/// A packet of the machine itself on its way to its SA's home, behind room for an Ethernet header.
+pub type HostParcel = Vec<u8>;
+
+struct Route<R> {
+    there: ArrayQueue<Parcel<R>>,
+    back: ArrayQueue<(usize, R)>,
+}
+
+/// The queues between all workers of a gateway.
+pub struct Exchange<R> {
+    workers: usize,
+    routes: Vec<Route<R>>,
+    host: Vec<ArrayQueue<HostParcel>>,
+    bells: Vec<Arc<Bell>>,
+}
+
+impl<R: Send> Exchange<R> {
+    /// Queues for `workers` workers.
+    ///
+    /// # Errors
+    /// When the kernel gives no event descriptors.
+    pub fn new(workers: usize) -> std::io::Result<Self> {
+        let route = || Route { there: ArrayQueue::new(PARCELS), back: ArrayQueue::new(PARCELS) };
+        Ok(Self {
+            workers,
+            routes: (0..workers * workers).map(|_| route()).collect(),
+            host: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
+            bells: (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// A worker's bell.
+    #[must_use]
+    pub fn bell(&self, worker: usize) -> &Arc<Bell> {
+        &self.bells[worker]
+    }
+
+    /// The queue of host packets for a worker.
+    #[must_use]
+    pub fn host(&self, worker: usize) -> &ArrayQueue<HostParcel> {
+        &self.host[worker]
+    }
+
+    fn route(&self, from: usize, to: usize) -> &Route<R> {
+        &self.routes[from * self.workers + to]
+    }
+}
+
+/// One worker's end of the exchange.
+pub struct Desk<R> {
+    exchange: Arc<Exchange<R>>,
+    own: usize,
+    /// Parcels sent to each worker whose frames have not come back. Bounded by [`PARCELS`], so that
+    /// the way back always has room.
+    out: Vec<usize>,
+}
+
+impl<R: Send> Desk<R> {
+    /// The desk of worker `own`.
+    #[must_use]
+    pub fn new(exchange: Arc<Exchange<R>>, own: u16) -> Self {
+        let out = vec![0; exchange.workers];
+        Self { exchange, own: usize::from(own), out }
+    }
+
+    /// Sends a parcel.
+    ///
+    /// # Errors
+    /// The parcel itself when the queue is full or there is no such worker.
+    pub fn send(&mut self, to: u16, parcel: Parcel<R>) -> Result<(), Parcel<R>> {
+        let to = usize::from(to);
+        if to >= self.out.len() || to == self.own || self.out[to] >= PARCELS {
+            return Err(parcel);
+        }
+        self.exchange.route(self.own, to).there.push(parcel)?;
+        self.out[to] += 1;
+        self.exchange.bell(to).ring();
+        Ok(())
+    }
+
+    /// Sends a packet of the machine.
+    ///
+    /// # Errors
+    /// The packet itself when the queue is full or there is no such worker.
+    pub fn send_host(&self, to: u16, packet: HostParcel) -> Result<(), HostParcel> {
+        let to = usize::from(to);
+        if to >= self.out.len() || to == self.own {
+            return Err(packet);
+        }
+        self.exchange.host(to).push(packet)?;
+        self.exchange.bell(to).ring();
+        Ok(())
+    }
+
+    /// The next parcel from worker `from`.
+    pub fn receive(&self, from: usize) -> Option<Parcel<R>> {
+        self.exchange.route(from, self.own).there.pop()
+    }
+
+    /// The next host packet that another worker sent here.
+    pub fn receive_host(&self) -> Option<HostParcel> {
+        self.exchange.host(self.own).pop()
+    }
+
+    /// Sends a frame back to the worker that it belongs to.
+    pub fn give_back(&self, to: usize, lane: usize, frame: R) {
+        let pushed = self.exchange.route(to, self.own).back.push((lane, frame));
+        assert!(pushed.is_ok(), "no more frames come back than were sent");
+        self.exchange.bell(to).ring();
+    }
+
+    /// The next own frame that has come back, with its lane.
+    pub fn take_back(&mut self) -> Option<(usize, R)> {
+        for to in 0..self.out.len() {
+            if self.out[to] > 0
+                && let Some(home) = self.exchange.route(self.own, to).back.pop()
+            {
+                self.out[to] -= 1;
+                return Some(home);
+            }
+        }
+        None
+    }
+
+    /// Frames that are away.
+    #[must_use]
+    pub fn away(&self) -> usize {
+        self.out.iter().sum()
+    }
+
+    /// Something waits for this worker.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        !self.exchange.host(self.own).is_empty()
+            || (0..self.out.len()).any(|other| {
+                !self.exchange.route(other, self.own).there.is_empty()
+                    || !self.exchange.route(self.own, other).back.is_empty()
+            })
+    }
+
+    /// Workers of the exchange.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.out.len()
+    }
+
+    /// This worker's bell.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<Bell> {
+        self.exchange.bell(self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use super::*;
+    use crate::port::settings::Side;
+    use crate::route::PortIndex;
+
+    fn parcel(frame: u32) -> Parcel<u32> {
+        let ip = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0xb1, 0x8d, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut ip = ip;
+        let sum = ipsec::wire::checksum::internet(&{
+            let mut clear = ip;
+            clear[10..12].fill(0);
+            clear
+        });
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let packet = ipsec::packet::parse(&ip).unwrap();
+        Parcel { frame, lane: 1, packet, arrival: Arrival::Port(PortIndex(0), Side::Unprotected) }
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_parcel_back_and_every_frame_comes_home() {
+        let exchange = Arc::new(Exchange::new(2).unwrap());
+        let mut here = Desk::new(exchange.clone(), 0);
+        let there = Desk::new(exchange, 1);
+        for frame in 0..PARCELS {
+            assert!(here.send(1, parcel(u32::try_from(frame).unwrap())).is_ok());
+        }
+        assert_eq!(here.send(1, parcel(7)).unwrap_err().frame, 7);
+        assert!(here.send(0, parcel(8)).is_err(), "not to itself");
+        assert!(here.send(2, parcel(9)).is_err(), "not to nobody");
+        assert!(there.has_mail() && !here.has_mail());
+        // Taken but not given back still counts as away.
+        let first = there.receive(0).unwrap();
+        assert!(here.send(1, parcel(10)).is_err());
+        there.give_back(0, first.lane, first.frame);
+        assert_eq!(here.take_back(), Some((1, 0)));
+        assert!(here.send(1, parcel(11)).is_ok());
+        while let Some(parcel) = there.receive(0) {
+            there.give_back(0, parcel.lane, parcel.frame);
+        }
+        while here.take_back().is_some() {}
+        assert_eq!(here.away(), 0);
+    }
+}

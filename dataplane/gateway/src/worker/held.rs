@@ -1,0 +1,66 @@
+//! Authentic packets whose numbers lie beyond what is reserved on disk: kept as received, offered
+//! again when the reservation has grown (design: "What outlives a restart").
+
+use std::collections::VecDeque;
+
+use ipsec::packet::Packet;
+use ipsec::sa::SaSlot;
+use ipsec::time::{MILLISECOND, Time};
+
+use crate::worker::frame::Arrival;
+
+/// Packets that one SA may have waiting.
+const PER_SA: usize = 256;
+
+/// Packets that one worker may have waiting for all its SAs.
+const IN_ALL: usize = 4096;
+
+/// How long a packet waits at most.
+pub(super) const PATIENCE: u64 = 100 * MILLISECOND;
+
+/// One packet that waits.
+pub(super) struct Held {
+    pub frame: Vec<u8>,
+    pub packet: Packet,
+    pub arrival: Arrival,
+    pub slot: SaSlot,
+    pub since: Time,
+}
+
+/// All that waits on one worker, oldest first.
+#[derive(Default)]
+pub(super) struct Shelf {
+    waiting: VecDeque<Held>,
+}
+
+impl Shelf {
+    /// Keeps a copy of a frame. False: there is no room, the packet must end.
+    pub(super) fn keep(
+        &mut self,
+        frame: &[u8],
+        packet: Packet,
+        arrival: Arrival,
+        slot: SaSlot,
+        now: Time,
+    ) -> bool {
+        let same = self.waiting.iter().filter(|held| held.slot == slot).count();
+        if same >= PER_SA || self.waiting.len() >= IN_ALL {
+            return false;
+        }
+        self.waiting.push_back(Held { frame: frame.to_vec(), packet, arrival, slot, since: now });
+        true
+    }
+
+    /// Takes all that waits; what must wait on is put back with [`Shelf::put_back`].
+    pub(super) fn take(&mut self) -> VecDeque<Held> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(super) fn put_back(&mut self, held: Held) {
+        self.waiting.push_back(held);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,174 @@
+//! A burst from an unprotected port: `ipsec::inbound`, then the machine or forwarding.
+
+use arrayvec::ArrayVec;
+use ipsec::inbound::{self, Consumed, Item, Verdict};
+use ipsec::limits::BATCH;
+use ipsec::packet::Packet;
+use ipsec::sa::SaSlot;
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+
+use crate::counters::{Cell, PortCell};
+use crate::port::{Buffer, Port};
+use crate::route::PortIndex;
+use crate::snapshot::Snapshot;
+use crate::worker::egress::{self, Carrier, Transit, flow_hash};
+use crate::worker::frame::{Arrival, Source};
+use crate::worker::host::{ETHERNET, Host};
+use crate::worker::outbox::Way;
+use crate::worker::process::{Ends, Kept, Worker};
+
+struct Fate {
+    verdict: Verdict,
+    inner: Option<Packet>,
+    slot: SaSlot,
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// Takes a burst from the unprotected side through. Answers which frames must be kept, and
+    /// why; all others are done with.
+    pub(super) fn inbound(
+        &mut self,
+        sources: &mut [Source<'_>],
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> Ends {
+        let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
+        let place = self.predicted(snapshot);
+        let mut fates = self.open(sources, &mut buffers, place, snapshot, now);
+        let mut ends = Ends::new();
+        for ((fate, source), buffer) in fates.drain(..).zip(&*sources).zip(&mut buffers) {
+            let kept = self.end_inbound(&fate, source, (buffer.take(), place), snapshot, now);
+            ends.push(kept);
+        }
+        ends
+    }
+
+    /// The port by which opened packets will probably leave: that of the last one. A wrong guess
+    /// costs a copy.
+    fn predicted(&self, snapshot: &Snapshot) -> PortIndex {
+        self.predicted.unwrap_or(snapshot.first_protected)
+    }
+
+    fn open(
+        &mut self,
+        sources: &[Source<'_>],
+        buffers: &mut [Option<P::Transmit>; BATCH],
+        place: PortIndex,
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> ArrayVec<Fate, BATCH> {
+        let mut items: ArrayVec<Item<'_>, BATCH> =
+            sources.iter().map(|source| Item::new(source.ip(), source.packet)).collect();
+        inbound::admit(&mut items, &mut self.inbound_context(snapshot, now));
+        for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
+            if item.verdict != Verdict::Continue {
+                continue;
+            }
+            match self.allocate(place, item.source.len()) {
+                Ok(fresh) => *buffer = Some(fresh),
+                Err(reason) => item.verdict = Verdict::Drop(reason),
+            }
+        }
+        for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
+            item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
+        }
+        inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
+        for item in &items {
+            self.show_policy(item.policy);
+        }
+        self.ask_for_numbers();
+        items
+            .iter()
+            .map(|item| Fate {
+                verdict: item.verdict,
+                inner: item.inner,
+                slot: item.sa.map_or(SaSlot(u32::MAX), |sa| sa.slot),
+            })
+            .collect()
+    }
+
+    fn end_inbound(
+        &mut self,
+        fate: &Fate,
+        source: &Source<'_>,
+        (buffer, place): (Option<P::Transmit>, PortIndex),
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> Kept {
+        if let (Verdict::Opened, Some(inner), Some(buffer)) = (fate.verdict, fate.inner, buffer) {
+            self.deliver(&inner, source, (buffer, place), snapshot, now);
+            return Kept::No;
+        }
+        self.end_unopened(fate, source, snapshot, now)
+    }
+
+    fn end_unopened(
+        &mut self,
+        fate: &Fate,
+        source: &Source<'_>,
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> Kept {
+        match fate.verdict {
+            Verdict::Drop(reason) => self.drop(reason, source.arrival),
+            Verdict::Host => self.pass(source.frame, source.arrival),
+            Verdict::Forward => {
+                let transit = Transit { arrival: source.arrival, answer: Way::Policy };
+                let carrier = Carrier::Copy(source.ip());
+                self.forward(snapshot, &source.packet, carrier, transit, now);
+            }
+            Verdict::Consumed(Consumed::Dummy) => self.tally.add(Cell::Dummy, 1),
+            Verdict::Consumed(Consumed::Keepalive) => self.tally.add(Cell::Keepalive, 1),
+            Verdict::Elsewhere(worker) => return Kept::For(worker),
+            Verdict::Held => return Kept::Held(fate.slot),
+            Verdict::Continue | Verdict::Opened => {
+                debug_assert!(false, "open() decides every packet that has a buffer");
+                self.drop(DropReason::NoFrame, source.arrival);
+            }
+        }
+        Kept::No
+    }
+
+    /// An opened packet: to the machine itself, or on its way.
+    fn deliver(
+        &mut self,
+        inner: &Packet,
+        source: &Source<'_>,
+        (mut buffer, place): (P::Transmit, PortIndex),
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        if snapshot.tables.local.contains(inner.version, inner.destination) {
+            let packet = &buffer.room()[ETHERNET..ETHERNET + usize::from(inner.length)];
+            let ethernet = source.ethernet(inner.version);
+            match self.host.deliver(&ethernet, packet) {
+                Ok(()) => self.count_to_host(source.arrival),
+                Err(reason) => self.drop(reason, source.arrival),
+            }
+            self.discard(place, buffer);
+            return;
+        }
+        let next = egress::path(snapshot, inner.version, inner.destination, flow_hash(inner));
+        if let Some(path) = next {
+            self.predicted = Some(path.next.port);
+        }
+        let transit = Transit { arrival: source.arrival, answer: Way::Policy };
+        self.forward(snapshot, inner, Carrier::Placed(buffer, place), transit, now);
+    }
+
+    /// A frame for the machine, as received.
+    pub(super) fn pass(&mut self, frame: &[u8], arrival: Arrival) {
+        match self.host.pass(frame) {
+            Ok(()) => self.count_to_host(arrival),
+            Err(reason) => self.drop(reason, arrival),
+        }
+    }
+
+    pub(super) fn count_to_host(&mut self, arrival: Arrival) {
+        self.tally.add(Cell::ToHost, 1);
+        if let Arrival::Port(port, _) = arrival {
+            self.tally.port(port.index(), PortCell::ToHostPackets, 1);
+        }
+    }
+}

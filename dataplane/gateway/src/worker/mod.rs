@@ -1,0 +1,34 @@
+//! The hot loop: bursts from ports through the `ipsec` crate and out of ports.
+//!
+//! [`Worker`] owns its queues, its SAs' states and its counters; nothing is shared but immutable
+//! snapshots, published counters and bounded queues. The same worker serves AF_XDP queues, plain
+//! memory and capture files.
+
+pub mod host;
+
+mod frame;
+
+pub mod handoff;
+
+mod held;
+
+pub mod requests;
+
+mod outbox;
+
+pub mod pending;
+
+mod process;
+
+mod egress;
+
+mod originate;
+
+mod inbound;
+
+mod outbound;
+
+pub mod run;
+
+pub use frame::Arrival;
+pub use process::{Lane, Worker, WorkerSettings};

@@ -1,0 +1,104 @@
+//! ICMP errors of our own (RFC 792, RFC 4443, RFC 4301 §6 and §8.2): built when a packet is
+//! dropped, sent at the end of the burst.
+
+use ipsec::ip::icmp_error;
+use ipsec::packet::{Packet, Version};
+use ipsec::time::Time;
+
+use crate::port::Port;
+use crate::route::PortIndex;
+use crate::snapshot::Snapshot;
+use crate::worker::egress::{self, Carrier, Transit};
+use crate::worker::frame::{Arrival, Look, Source, look_from_host};
+use crate::worker::host::Host;
+use crate::worker::outbox::Way;
+use crate::worker::process::Worker;
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// The hop limit is used up.
+    TimeExceeded,
+    /// The packet is too long; the MTU to be told, before the floors of RFC 791 and RFC 8200.
+    TooBig(u16),
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// Answers a dropped packet with an ICMP error, if rate and the rules of ICMP allow.
+    ///
+    /// The error comes from the port by which the packet came in; about an opened packet
+    /// (`toward` is then the port it would have left by) from that port or the first protected
+    /// one.
+    pub(super) fn complain(
+        &mut self,
+        snapshot: &Snapshot,
+        complaint: Complaint,
+        (ip, packet): (&[u8], &Packet),
+        transit: Transit,
+        toward: Option<PortIndex>,
+        now: Time,
+    ) {
+        let port = match transit.arrival {
+            Arrival::Own => return,
+            Arrival::Port(port, _) if transit.answer == Way::Route => port,
+            _ => toward.unwrap_or(snapshot.first_protected),
+        };
+        let Some(from) = snapshot.ports[port.index()].address(packet.version) else { return };
+        if !self.errors.allow(now) {
+            return;
+        }
+        self.outbox.post(transit.answer, |out| match complaint {
+            Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
+            Complaint::TooBig(mtu) => {
+                let mtu = mtu.max(least_mtu(packet.version));
+                icmp_error::too_big(ip, packet, from, mtu, out)
+            }
+        });
+    }
+
+    /// Sends what waits in the outbox. What cannot be sent was never created.
+    pub(super) fn post(&mut self, snapshot: &Snapshot, now: Time) {
+        while let Some(mut letter) = self.outbox.take() {
+            let way = letter.way;
+            if let Look::Packet(packet) = look_from_host(letter.frame()) {
+                let mut source = Source { frame: letter.frame(), packet, arrival: Arrival::Own };
+                self.send_own(snapshot, &mut source, way, now);
+            }
+            self.outbox.give_back(letter);
+        }
+    }
+
+    fn send_own(
+        &mut self,
+        snapshot: &Snapshot,
+        source: &mut Source<'_>,
+        way: Way,
+        now: Time,
+    ) {
+        let packet = source.packet;
+        match way {
+            Way::Host => {
+                let ethernet = source.ethernet(packet.version);
+                if self.host.deliver(&ethernet, source.ip()).is_ok() {
+                    self.tally.add(crate::counters::Cell::Created, 1);
+                    self.tally.add(crate::counters::Cell::ToHost, 1);
+                }
+            }
+            Way::Route if egress::leads_to_protected(snapshot, &packet) => {
+                let transit = Transit { arrival: Arrival::Own, answer: Way::Route };
+                self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
+            }
+            Way::Route | Way::Policy => {
+                let _ = self.outbound(std::slice::from_mut(source), snapshot, now);
+            }
+        }
+    }
+}
+
+/// The least MTU that may be told (RFC 791 §3.2, RFC 8200 §5), bytes.
+const fn least_mtu(version: Version) -> u16 {
+    match version {
+        Version::V4 => 68,
+        Version::V6 => 1280,
+    }
+}

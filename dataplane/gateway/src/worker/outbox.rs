@@ -1,0 +1,78 @@
+//! Frames that we make ourselves wait here, in buffers from a fixed pool: ICMP errors, and nothing
+//! is allocated to answer a flood.
+
+use crate::worker::host::ETHERNET;
+
+/// Longest frame that we originate, bytes: an ICMPv6 error fills the least IPv6 MTU.
+const ROOM: usize = ETHERNET + ipsec::limits::IPV6_MTU_MINIMUM;
+
+/// Errors that may wait for the end of the burst that caused them. More than the rate limit's
+/// burst is of no use.
+const WAITING: usize = 64;
+
+/// How a packet of ours is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By the routes, in clear: an answer to the side that is already protected.
+    Route,
+    /// Through the outbound policy.
+    Policy,
+    /// To the machine itself.
+    Host,
+}
+
+/// One frame of ours.
+pub(super) struct Letter {
+    buffer: Box<[u8; ROOM]>,
+    length: usize,
+    pub way: Way,
+}
+
+impl Letter {
+    pub(super) fn frame(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.length]
+    }
+}
+
+/// The pool and what waits.
+pub(super) struct Outbox {
+    free: Vec<Box<[u8; ROOM]>>,
+    waiting: Vec<Letter>,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self {
+            free: (0..WAITING).map(|_| Box::new([0; ROOM])).collect(),
+            waiting: Vec::with_capacity(WAITING),
+        }
+    }
+
+    /// Lets `write` fill a packet (behind room for the Ethernet header) and posts it if `write`
+    /// gives a length. False: nothing was posted.
+    pub(super) fn post(
+        &mut self,
+        way: Way,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
+        let Some(mut buffer) = self.free.pop() else { return false };
+        match write(&mut buffer[ETHERNET..]) {
+            Some(length) => {
+                self.waiting.push(Letter { buffer, length: ETHERNET + length, way });
+                true
+            }
+            None => {
+                self.free.push(buffer);
+                false
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Option<Letter> {
+        self.waiting.pop()
+    }
+
+    pub(super) fn give_back(&mut self, letter: Letter) {
+        self.free.push(letter.buffer);
+    }
+}

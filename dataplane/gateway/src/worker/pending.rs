@@ -1,0 +1,113 @@
+//! Packets that wait for a neighbour: finished frames, copied, at most 16 a next hop and for a
+//! second (design: "Neighbours").
+
+use std::collections::VecDeque;
+
+use crossbeam::queue::ArrayQueue;
+use ipsec::packet::Version;
+use ipsec::time::{SECOND, Time};
+
+use crate::route::{Mac, Neighbors, PortIndex};
+
+/// Frames that wait for one next hop, at most: what Linux keeps too (`unres_qlen` in packets).
+const FRAMES: usize = 16;
+
+/// Next hops waited for at once, at most; a scan of the link must not fill the memory.
+const HOPS: usize = 256;
+
+/// How long a frame waits at most.
+const PATIENCE: u64 = SECOND;
+
+/// A next hop on a port's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// The port.
+    pub port: PortIndex,
+    /// Family of the address.
+    pub version: Version,
+    /// The address, as [`ipsec::packet::address_bits`] has it.
+    pub address: u128,
+}
+
+/// A frame that waited, with its destination MAC address still to be written.
+pub(super) struct Waiting {
+    pub frame: Vec<u8>,
+    pub since: Time,
+    /// Ours: counted only if it leaves.
+    pub own: bool,
+}
+
+struct Queue {
+    hop: NextHop,
+    frames: VecDeque<Waiting>,
+}
+
+/// All that waits on one worker.
+pub(super) struct Pending {
+    queues: Vec<Queue>,
+    /// Where the control side is asked to have the kernel resolve a next hop; `None`: nobody can,
+    /// so nothing waits.
+    requests: Option<std::sync::Arc<ArrayQueue<NextHop>>>,
+}
+
+impl Pending {
+    pub(super) const fn new(requests: Option<std::sync::Arc<ArrayQueue<NextHop>>>) -> Self {
+        Self { queues: Vec::new(), requests }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Whether one more frame may wait for `hop`. Asks for the neighbour on the first.
+    pub(super) fn admits(&self, hop: NextHop) -> bool {
+        let Some(requests) = &self.requests else { return false };
+        match self.queues.iter().find(|queue| queue.hop == hop) {
+            Some(queue) => queue.frames.len() < FRAMES,
+            // A full request queue: the kernel is asked when the next packet comes.
+            None => self.queues.len() < HOPS && requests.push(hop).is_ok(),
+        }
+    }
+
+    /// Keeps a copy of a frame whose place [`Pending::admits`] granted.
+    pub(super) fn keep(&mut self, hop: NextHop, frame: &[u8], own: bool, now: Time) {
+        let waiting = Waiting { frame: frame.to_vec(), since: now, own };
+        match self.queues.iter_mut().find(|queue| queue.hop == hop) {
+            Some(queue) => queue.frames.push_back(waiting),
+            None => self.queues.push(Queue { hop, frames: VecDeque::from([waiting]) }),
+        }
+    }
+
+    /// Hands every frame whose wait is over to `end`: with the MAC address if the neighbour is
+    /// known now, without if the time is up.
+    pub(super) fn settle(
+        &mut self,
+        neighbors: &Neighbors,
+        now: Time,
+        mut end: impl FnMut(NextHop, Waiting, Option<Mac>),
+    ) {
+        self.queues.retain_mut(|queue| {
+            let hop = queue.hop;
+            if let Some(mac) = neighbors.lookup(hop.port, hop.version, hop.address) {
+                for waiting in queue.frames.drain(..) {
+                    end(hop, waiting, Some(mac));
+                }
+            }
+            while queue.frames.front().is_some_and(|first| now.since(first.since) >= PATIENCE) {
+                if let Some(waiting) = queue.frames.pop_front() {
+                    end(hop, waiting, None);
+                }
+            }
+            !queue.frames.is_empty()
+        });
+    }
+
+    /// Ends every wait: the worker stops.
+    pub(super) fn abandon(&mut self, mut end: impl FnMut(NextHop, Waiting, Option<Mac>)) {
+        for mut queue in self.queues.drain(..) {
+            for waiting in queue.frames.drain(..) {
+                end(queue.hop, waiting, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! What a worker owns, and one burst from ring to ring.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use ipsec::crypto::iv::RandomIvs;
+use ipsec::inbound;
+use ipsec::ip::rate_limit::RateLimit;
+use ipsec::limits::BATCH;
+use ipsec::packet::{Packet, checksum};
+use ipsec::policy::PolicyIndex;
+use ipsec::outbound;
+use ipsec::policy::Memory;
+use ipsec::sa::SaSlot;
+use ipsec::sa::state::States;
+use ipsec::tables::Count;
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+
+use crate::counters::{Block, Cell, PolicyCell, PortCell, Tally};
+use crate::port::settings::Side;
+use crate::port::{Frame, Port};
+use crate::route::PortIndex;
+use crate::snapshot::Snapshot;
+use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
+use crate::worker::handoff::{Desk, Exchange, Parcel};
+use crate::worker::held::{self, Shelf};
+use crate::worker::host::{ETHERNET, Host};
+use crate::worker::outbox::Outbox;
+use crate::worker::pending::{NextHop, Pending};
+use crate::worker::requests::NumberRequests;
+
+/// One queue of a port, as its worker serves it.
+pub struct Lane<P: Port> {
+    /// The queue.
+    pub port: P,
+    /// Which port it belongs to.
+    pub index: PortIndex,
+    /// TCP and UDP checksums may arrive unfinished and are completed.
+    pub complete_checksums: bool,
+}
+
+/// What a worker is told at its birth.
+pub struct WorkerSettings {
+    /// Its number, from 0.
+    pub number: u16,
+    /// Ports in the configuration.
+    pub ports: usize,
+    /// Slots of SAs.
+    pub sas: usize,
+    /// ICMP errors a second that this worker may send.
+    pub errors_per_second: u32,
+    /// First fragments whose decision is remembered.
+    pub remembered_fragments: usize,
+    /// How long, nanoseconds.
+    pub fragment_timeout: u64,
+    /// Where unpredictable IVs come from.
+    pub ivs: RandomIvs,
+    /// Random, the same for all workers.
+    pub flow_label_seed: u64,
+    /// Where its counters are published.
+    pub block: Arc<Block>,
+    /// Counters of the policies, this worker's own.
+    pub policies: Arc<[PolicyCell]>,
+    /// Where unknown next hops are asked for; `None`: they are not.
+    pub neighbor_requests: Option<Arc<ArrayQueue<NextHop>>>,
+    /// Where SAs ask for more reserved numbers; `None`: nothing is reserved.
+    pub number_requests: Option<Arc<NumberRequests>>,
+}
+
+/// Why a frame must be kept by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It need not be: the packet has ended.
+    No,
+    /// The SA lives on another worker.
+    For(u16),
+    /// Authentic, but its number is not reserved yet.
+    Held(SaSlot),
+}
+
+/// What became of the frames of a burst.
+pub(super) type Ends = ArrayVec<Kept, BATCH>;
+
+/// One worker: its queues, its SAs' states, its counters.
+pub struct Worker<P: Port, H: Host> {
+    pub(super) number: u16,
+    pub(super) lanes: Vec<Lane<P>>,
+    /// By port: the lane by which this worker sends.
+    pub(super) egress: Vec<usize>,
+    pub(super) states: States,
+    pub(super) memory: Memory,
+    pub(super) tally: Tally,
+    pub(super) host: H,
+    pub(super) outbox: Outbox,
+    pub(super) pending: Pending,
+    pub(super) errors: RateLimit,
+    pub(super) predicted: Option<PortIndex>,
+    /// Room for the pieces of a packet that is cut before sealing.
+    pub(super) scratch: Box<[u8]>,
+    pub(super) desk: Desk<P::Received>,
+    pub(super) shelf: Shelf,
+    requests: Option<Arc<NumberRequests>>,
+    ivs: RandomIvs,
+    flow_label_seed: u64,
+    /// Room for one packet of the machine.
+    host_frame: Box<[u8]>,
+    /// SAs that asked for more numbers during a batch.
+    wanted: ArrayVec<SaSlot, BATCH>,
+    /// Identification of the last IPv6 packet that we fragmented.
+    pub(super) identification: u32,
+    counts: Vec<Count>,
+    block: Arc<Block>,
+    policies: Arc<[PolicyCell]>,
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// A worker that serves `lanes`; of each port at least one queue must be among them.
+    ///
+    /// # Panics
+    /// When a port has no lane: the caller distributes the queues.
+    #[must_use]
+    pub fn new(
+        settings: WorkerSettings,
+        lanes: Vec<Lane<P>>,
+        host: H,
+        exchange: Arc<Exchange<P::Received>>,
+    ) -> Self {
+        let egress = (0..settings.ports)
+            .map(|port| {
+                let lane = lanes.iter().position(|lane| lane.index.index() == port);
+                lane.expect("every worker serves a queue of every port")
+            })
+            .collect();
+        Self {
+            number: settings.number,
+            lanes,
+            egress,
+            states: {
+                let mut states = States::new(settings.number);
+                states.reserve(settings.sas);
+                states
+            },
+            memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
+            tally: Tally::new(settings.ports),
+            host,
+            outbox: Outbox::new(),
+            pending: Pending::new(settings.neighbor_requests),
+            errors: RateLimit::new(settings.errors_per_second),
+            predicted: None,
+            scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
+            desk: Desk::new(exchange, settings.number),
+            shelf: Shelf::default(),
+            requests: settings.number_requests,
+            ivs: settings.ivs,
+            flow_label_seed: settings.flow_label_seed,
+            host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
+            wanted: ArrayVec::new(),
+            identification: u32::from(settings.number) << 24,
+            counts: vec![Count::default(); settings.policies.len()],
+            block: settings.block,
+            policies: settings.policies,
+        }
+    }
+
+    /// What the outbound stages of `ipsec` read and own.
+    pub(super) fn outbound_context<'a, 'w>(
+        &'w mut self,
+        snapshot: &'a Snapshot,
+        now: Time,
+    ) -> outbound::Context<'a, 'w> {
+        outbound::Context {
+            tables: &snapshot.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            ivs: &mut self.ivs,
+            flow_label_seed: self.flow_label_seed,
+            worker: self.number,
+            now,
+        }
+    }
+
+    /// What the inbound stages of `ipsec` read and own.
+    pub(super) fn inbound_context<'a, 'w>(
+        &'w mut self,
+        snapshot: &'a Snapshot,
+        now: Time,
+    ) -> inbound::Context<'a, 'w> {
+        inbound::Context {
+            tables: &snapshot.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            now,
+        }
+    }
+
+    /// Shows a policy's counters to others.
+    pub(super) fn show_policy(&self, policy: Option<PolicyIndex>) {
+        if let Some(index) = policy.map(|index| index.0 as usize)
+            && let (Some(count), Some(cell)) = (self.counts.get(index), self.policies.get(index))
+        {
+            cell.show(count.packets, count.bytes);
+        }
+    }
+
+    /// Passes on which SAs want more numbers reserved.
+    pub(super) fn ask_for_numbers(&mut self) {
+        for slot in self.wanted.drain(..) {
+            if let Some(requests) = &self.requests {
+                requests.ask(slot);
+            }
+        }
+    }
+
+    /// One burst from one lane. Answers the number of frames it brought.
+    pub fn serve(&mut self, lane: usize, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
+        let mut burst = ArrayVec::new();
+        self.lanes[lane].port.receive(&mut burst, limit);
+        let count = burst.len();
+        self.count_losses(lane);
+        if count > 0 {
+            self.take(lane, burst, snapshot, now);
+        }
+        count
+    }
+
+    /// Packets that the port itself had to drop were received all the same.
+    fn count_losses(&mut self, lane: usize) {
+        let losses = self.lanes[lane].port.take_losses();
+        if losses.total() == 0 {
+            return;
+        }
+        let port = self.lanes[lane].index.index();
+        self.tally.add(Cell::Rx, losses.total());
+        self.tally.port(port, PortCell::RxPackets, losses.total());
+        for (reason, count) in losses.by_reason() {
+            for _ in 0..count {
+                self.tally.drop(reason);
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        lane: usize,
+        mut burst: ArrayVec<P::Received, BATCH>,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let index = self.lanes[lane].index;
+        let facts = &snapshot.ports[index.index()];
+        let complete = self.lanes[lane].complete_checksums;
+        let arrival = Arrival::Port(index, facts.side);
+        self.tally.add(Cell::Batches, 1);
+        self.tally.add(Cell::Rx, burst.len() as u64);
+        self.tally.port(index.index(), PortCell::RxPackets, burst.len() as u64);
+        let mut sources: ArrayVec<Source<'_>, BATCH> = ArrayVec::new();
+        let mut places: ArrayVec<usize, BATCH> = ArrayVec::new();
+        for (place, frame) in burst.iter_mut().enumerate() {
+            let frame = frame.bytes_mut();
+            self.tally.port(index.index(), PortCell::RxBytes, frame.len() as u64);
+            match look(frame, facts) {
+                Look::Packet(packet) => {
+                    if complete {
+                        let end = ETHERNET + usize::from(packet.length);
+                        checksum::complete(&mut frame[ETHERNET..end], &packet);
+                    }
+                    sources.push(Source { frame, packet, arrival });
+                    places.push(place);
+                }
+                Look::Host => self.pass(frame, arrival),
+                Look::Drop(reason) => self.tally.drop(reason),
+            }
+        }
+        let ends = match facts.side {
+            Side::Unprotected => self.inbound(&mut sources, snapshot, now),
+            Side::Protected => self.outbound(&mut sources, snapshot, now),
+        };
+        let packets: ArrayVec<Packet, BATCH> = sources.iter().map(|s| s.packet).collect();
+        drop(sources);
+        let mut kept = [(Kept::No, None); BATCH];
+        for ((place, end), packet) in places.into_iter().zip(ends).zip(packets) {
+            kept[place] = (end, Some(packet));
+        }
+        for (frame, (kept, packet)) in burst.into_iter().zip(kept) {
+            if let Some(frame) = self.keep(lane, frame, (kept, packet), arrival, now) {
+                self.lanes[lane].port.release(frame);
+            }
+        }
+        self.post(snapshot, now);
+    }
+
+    /// Hands over or shelves what must be kept. Answers the frame if it is done with.
+    fn keep(
+        &mut self,
+        lane: usize,
+        frame: P::Received,
+        (kept, packet): (Kept, Option<Packet>),
+        arrival: Arrival,
+        now: Time,
+    ) -> Option<P::Received> {
+        match (kept, packet) {
+            (Kept::For(to), Some(packet)) => {
+                match self.desk.send(to, Parcel { frame, lane, packet, arrival }) {
+                    Ok(()) => {
+                        self.tally.hold(1);
+                        return None;
+                    }
+                    Err(parcel) => {
+                        self.tally.drop(DropReason::HandoffFull);
+                        return Some(parcel.frame);
+                    }
+                }
+            }
+            (Kept::Held(slot), Some(packet)) => {
+                self.shelve(frame.bytes(), packet, arrival, slot, now);
+            }
+            (Kept::No, _) | (_, None) => {}
+        }
+        Some(frame)
+    }
+
+    fn shelve(
+        &mut self,
+        frame: &[u8],
+        packet: Packet,
+        arrival: Arrival,
+        slot: SaSlot,
+        now: Time,
+    ) {
+        if self.shelf.keep(frame, packet, arrival, slot, now) {
+            self.tally.hold(1);
+        } else {
+            self.tally.drop(DropReason::NoReservation);
+        }
+    }
+
+    /// Offers the packets on the shelf again.
+    pub(super) fn retry_shelf(&mut self, snapshot: &Snapshot, now: Time) {
+        if self.shelf.is_empty() {
+            return;
+        }
+        for mut held in self.shelf.take() {
+            let (packet, arrival) = (held.packet, held.arrival);
+            let mut source = Source { frame: &mut held.frame, packet, arrival };
+            let ends = self.inbound(std::slice::from_mut(&mut source), snapshot, now);
+            match ends.first() {
+                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
+                    self.shelf.put_back(held);
+                    continue;
+                }
+                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
+                Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
+                Some(Kept::No) | None => {}
+            }
+            self.tally.unhold(1);
+        }
+        self.post(snapshot, now);
+    }
+
+    /// Ends what waits on the shelf: the worker stops.
+    pub(super) fn clear_shelf(&mut self) {
+        for _ in self.shelf.take() {
+            self.tally.unhold(1);
+            self.tally.drop(DropReason::NoReservation);
+        }
+    }
+
+    /// Serves what other workers handed over. Answers the number of packets.
+    pub(super) fn serve_parcels(&mut self, snapshot: &Snapshot, now: Time) -> usize {
+        let mut served = 0;
+        for from in 0..self.desk.workers() {
+            let mut parcels: ArrayVec<Parcel<P::Received>, BATCH> = ArrayVec::new();
+            while !parcels.is_full()
+                && let Some(parcel) = self.desk.receive(from)
+            {
+                parcels.push(parcel);
+            }
+            served += parcels.len();
+            // Runs of one side go through together.
+            let mut rest = &mut parcels[..];
+            while let Some(first) = rest.first() {
+                let arrival = first.arrival;
+                let run = rest.iter().take_while(|parcel| parcel.arrival == arrival).count();
+                let (run, others) = rest.split_at_mut(run);
+                self.serve_run(run, arrival, snapshot, now);
+                rest = others;
+            }
+            for parcel in parcels {
+                self.desk.give_back(from, parcel.lane, parcel.frame);
+            }
+        }
+        while let Some(mut frame) = self.desk.receive_host() {
+            served += 1;
+            self.tally.unhold(1);
+            self.serve_host_packet(&mut frame, snapshot, now);
+        }
+        if served > 0 {
+            self.post(snapshot, now);
+        }
+        served
+    }
+
+    fn serve_run(
+        &mut self,
+        run: &mut [Parcel<P::Received>],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let mut sources: ArrayVec<Source<'_>, BATCH> = run
+            .iter_mut()
+            .map(|p| Source { frame: p.frame.bytes_mut(), packet: p.packet, arrival })
+            .collect();
+        let ends = match arrival {
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&mut sources, snapshot, now),
+            _ => self.outbound(&mut sources, snapshot, now),
+        };
+        drop(sources);
+        for (parcel, end) in run.iter().zip(ends) {
+            self.tally.unhold(1);
+            match end {
+                Kept::No => {}
+                // It came here because its SA lived here; meanwhile it moved.
+                Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
+                Kept::Held(slot) => {
+                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
+                }
+            }
+        }
+    }
+
+    /// Puts the frames back that came home from other workers. Answers their number.
+    pub(super) fn take_back(&mut self) -> usize {
+        let mut count = 0;
+        while let Some((lane, frame)) = self.desk.take_back() {
+            self.lanes[lane].port.release(frame);
+            count += 1;
+        }
+        count
+    }
+
+    /// One packet from the machine itself, behind an Ethernet header that means nothing.
+    pub fn serve_host(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
+        self.tally.add(Cell::FromHost, 1);
+        self.serve_host_packet(frame, snapshot, now);
+        self.post(snapshot, now);
+    }
+
+    /// Packets that the machine sent, as many as wait but at most `limit`. Answers their number.
+    pub(super) fn serve_host_queue(
+        &mut self,
+        limit: usize,
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> usize {
+        // Taken out, so that the packet may be borrowed while the worker works on it.
+        let mut frame = std::mem::take(&mut self.host_frame);
+        let mut count = 0;
+        while count < limit
+            && let Some(length) = self.host.receive(&mut frame)
+        {
+            count += 1;
+            self.serve_host(&mut frame[..length], snapshot, now);
+        }
+        self.host_frame = frame;
+        count
+    }
+
+    fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
+        match look_from_host(frame) {
+            Look::Packet(packet) => {
+                let mut source = Source { frame, packet, arrival: Arrival::Host };
+                let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
+                if let Some(Kept::For(to)) = ends.first() {
+                    if self.desk.send_host(*to, source.frame.to_vec()).is_ok() {
+                        self.tally.hold(1);
+                    } else {
+                        self.tally.drop(DropReason::HandoffFull);
+                    }
+                }
+            }
+            Look::Host => self.tally.drop(DropReason::Malformed),
+            Look::Drop(reason) => self.tally.drop(reason),
+        }
+    }
+
+    /// The end of a round over all lanes: what is due, completions, kicks, counters. True: a kick
+    /// is pending, do not sleep.
+    pub fn end_round(&mut self, snapshot: &Snapshot, now: Time) -> bool {
+        self.retry_shelf(snapshot, now);
+        self.settle(snapshot, now);
+        self.host.flush();
+        let mut again = false;
+        for lane in &mut self.lanes {
+            again |= lane.port.flush();
+        }
+        self.block.publish(&self.tally);
+        again
+    }
+
+    /// The lanes, for whoever feeds memory ports.
+    pub fn lanes_mut(&mut self) -> &mut [Lane<P>] {
+        &mut self.lanes
+    }
+
+    /// The counters so far.
+    #[must_use]
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The host side, for whoever reads what it was given.
+    pub const fn host_mut(&mut self) -> &mut H {
+        &mut self.host
+    }
+}

@@ -1,0 +1,161 @@
+//! A worker's life on its core: rounds over its lanes until it is told to stop, then the drain.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use ipsec::limits::BATCH;
+use ipsec::time::Time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::port::settings::Idle;
+use crate::port::{Ledger, Port};
+use crate::snapshot::Snapshot;
+use crate::worker::host::Host;
+use crate::worker::process::Worker;
+
+/// How long an adaptive worker spins before it sleeps. About what a sleep and a wake-up cost
+/// together, so that waiting never costs more than twice the best choice.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Longest sleep: lifetimes in seconds and aged fragments want a look now and then.
+const SLEEP: Duration = Duration::from_millis(100);
+
+/// Longest sleep while packets wait for a neighbour or a reservation.
+const NAP: Duration = Duration::from_millis(1);
+
+/// Longest drain: after that frames that the kernel still holds are given up (and reported).
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What all workers of a gateway share.
+pub struct Shared {
+    /// The current generation.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Set once: drain and end.
+    pub stop: AtomicBool,
+    /// Workers that take no more packets in: once it is all of them, no more parcels are sent.
+    pub draining: AtomicUsize,
+    /// Workers in all.
+    pub workers: usize,
+    /// Where the time line of all workers starts.
+    pub start: Instant,
+    /// Packets taken from a ring at once.
+    pub batch: usize,
+    /// What to do when no packet waits.
+    pub idle: Idle,
+}
+
+impl Shared {
+    /// Now, on the workers' time line.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What a worker leaves behind.
+pub struct Farewell {
+    /// The ledger of each of its lanes, after the drain.
+    pub ledgers: Vec<Ledger>,
+}
+
+/// Runs the worker until `shared.stop` is set and everything has ended.
+pub fn run<P: Port, H: Host>(
+    mut worker: Worker<P, H>,
+    shared: &Arc<Shared>,
+) -> Farewell {
+    let mut cache = arc_swap::Cache::new(&shared.snapshot);
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        let now = shared.now();
+        let snapshot = Arc::clone(cache.load());
+        let work = worker.round(shared.batch.min(BATCH), &snapshot, now);
+        let again = worker.end_round(&snapshot, now);
+        if shared.stop.load(Ordering::Acquire) {
+            break;
+        }
+        if work > 0 || again {
+            idle_since = None;
+            continue;
+        }
+        let since = *idle_since.get_or_insert_with(Instant::now);
+        match shared.idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Adaptive if since.elapsed() < SPIN => std::hint::spin_loop(),
+            Idle::Adaptive | Idle::Sleep => {
+                worker.sleep();
+                idle_since = None;
+            }
+        }
+    }
+    worker.drain(shared, &mut cache)
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// One round over all lanes and queues. Answers the number of packets served.
+    pub fn round(&mut self, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
+        let mut work = self.take_back() + self.serve_parcels(snapshot, now);
+        for lane in 0..self.lanes.len() {
+            work += self.serve(lane, limit, snapshot, now);
+        }
+        work + self.serve_host_queue(limit, snapshot, now)
+    }
+
+    /// Sleeps until a frame arrives, somebody rings, or something is due.
+    fn sleep(&mut self) {
+        let bell = Arc::clone(self.desk.bell());
+        bell.prepare_to_sleep();
+        if self.desk.has_mail() || self.host.is_waiting() {
+            bell.awake();
+            return;
+        }
+        let busy = !self.pending.is_empty() || !self.shelf.is_empty();
+        let longest = if busy { NAP } else { SLEEP };
+        let bell_descriptor = bell.as_fd();
+        let mut descriptors: Vec<PollFd<'_>> = self
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.port.descriptor())
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
+            .collect();
+        descriptors.push(PollFd::from_borrowed_fd(bell_descriptor, PollFlags::IN));
+        let timeout = Timespec { tv_sec: 0, tv_nsec: longest.as_nanos() as i64 };
+        // An interrupted or failed poll is a short sleep: the next round looks anyway.
+        let _ = poll(&mut descriptors, Some(&timeout));
+        drop(descriptors);
+        self.desk.bell().awake();
+    }
+
+    /// Ends everything that is under way: handed-over frames come home, waits are ended, what is
+    /// queued leaves.
+    fn drain(
+        mut self,
+        shared: &Shared,
+        cache: &mut arc_swap::Cache<&ArcSwap<Snapshot>, Arc<Snapshot>>,
+    ) -> Farewell {
+        let until = Instant::now() + DRAIN;
+        shared.draining.fetch_add(1, Ordering::AcqRel);
+        loop {
+            let last = shared.draining.load(Ordering::Acquire) >= shared.workers;
+            let now = shared.now();
+            let snapshot = Arc::clone(cache.load());
+            self.take_back();
+            let served = self.serve_parcels(&snapshot, now);
+            self.clear_shelf();
+            self.abandon_pending();
+            let again = self.end_round(&snapshot, now);
+            let away = self.desk.away() > 0 || self.desk.has_mail();
+            let queued = self.lanes.iter().any(|lane| lane.port.ledger().queued > 0);
+            if (last && served == 0 && !again && !away && !queued) || Instant::now() > until {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        let snapshot = cache.load();
+        let sas: Vec<_> = snapshot.tables.sad.iter().cloned().collect();
+        self.states.park_all(&sas);
+        Farewell { ledgers: self.lanes.iter().map(|lane| lane.port.ledger()).collect() }
+    }
+}

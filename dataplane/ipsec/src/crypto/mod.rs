@@ -1,0 +1,208 @@
+//! Ciphers and MACs over batches of independent packets.
+//!
+//! A job reads one buffer and writes another (`source → destination`), so that a kernel of our own
+//! can fuse copy and cipher, and a library's in-place call costs one copy.
+//!
+//! The module knows ESP's layout from the first byte of the ESP header to the last of the ICV
+//! and nothing of what stands in front of it. Lengths that do not fit are refused, never trusted:
+//! no content of a job can make it panic.
+
+pub mod suite;
+
+pub mod iv;
+
+mod parts;
+
+mod aead;
+
+mod cbc_mac;
+
+mod mac;
+
+mod cipher;
+
+mod separate;
+
+mod gcm;
+
+use crate::secret::Secret;
+use aead::RingAead;
+use gcm::Gcm;
+use parts::Layout;
+use separate::Separate;
+use suite::{Encryption, Protocol, Suite, SuiteError};
+
+/// Expanded keys of one SA, ready for [`seal`] and [`open`]. Wiped on drop.
+pub struct Transform {
+    suite: Suite,
+    layout: Layout,
+    keys: Keys,
+}
+
+/// The expanded keys, by the code that uses them.
+enum Keys {
+    Ring(RingAead),
+    Separate(Separate),
+    Gcm(Gcm),
+    /// An AH suite, which [`seal`] and [`open`] refuse.
+    None,
+}
+
+/// A key that the suite cannot take. Never shows the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The encryption key has another length than the algorithm wants.
+    #[error("encryption key of {given} bytes, the algorithm takes {wanted}")]
+    EncryptionLength {
+        /// Bytes given.
+        given: usize,
+        /// Bytes wanted, salt included.
+        wanted: usize,
+    },
+    /// The integrity key has another length than the algorithm wants.
+    #[error("integrity key of {given} bytes, the algorithm takes {wanted}")]
+    IntegrityLength {
+        /// Bytes given.
+        given: usize,
+        /// Bytes wanted.
+        wanted: usize,
+    },
+    /// A 3DES key whose first two or last two parts are equal (RFC 2451 §2.3).
+    #[error("3des key with equal parts")]
+    WeakKey,
+    /// Algorithms that serve together neither in ESP nor in AH.
+    #[error(transparent)]
+    Suite(#[from] SuiteError),
+}
+
+impl Transform {
+    /// Expands the keys of a suite.
+    ///
+    /// # Errors
+    /// [`KeyError`] when a key does not fit the suite, or the suite is legal in no protocol.
+    pub fn new(
+        suite: Suite,
+        encryption_key: &Secret,
+        integrity_key: &Secret,
+    ) -> Result<Self, KeyError> {
+        let esp = suite.check(Protocol::Esp);
+        if suite.check(Protocol::Ah).is_err() {
+            esp?;
+        }
+        check_lengths(suite, encryption_key, integrity_key)?;
+        let keys = match suite.encryption {
+            _ if esp.is_err() => Keys::None,
+            Encryption::AesGcm {
+                icv: 16,
+                bits: 128 | 256,
+            }
+            | Encryption::ChaCha20Poly1305 => {
+                Keys::Ring(RingAead::new(suite.encryption, encryption_key.expose())?)
+            }
+            Encryption::AesGcm { .. } | Encryption::AesGmac { .. } => {
+                Keys::Gcm(Gcm::new(suite.encryption, encryption_key.expose())?)
+            }
+            Encryption::Null
+            | Encryption::AesCbc { .. }
+            | Encryption::AesCtr { .. }
+            | Encryption::TripleDes => match Separate::new(suite, encryption_key, integrity_key)? {
+                Some(keys) => Keys::Separate(keys),
+                None => Keys::None,
+            },
+        };
+        Ok(Self {
+            suite,
+            layout: Layout::of(suite),
+            keys,
+        })
+    }
+
+    /// The algorithms that the keys are for.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+}
+
+//= T19 T20 T154 (RFC 2403 section 3, RFC 2404 section 3, RFC 4868 section 2.1.1, RFC 3566)
+fn check_lengths(suite: Suite, encryption: &Secret, integrity: &Secret) -> Result<(), KeyError> {
+    let wanted = suite.encryption.key_length();
+    if encryption.len() != wanted {
+        let given = encryption.len();
+        return Err(KeyError::EncryptionLength { given, wanted });
+    }
+    let wanted = suite.integrity.map_or(0, suite::Integrity::key_length);
+    if integrity.len() != wanted {
+        let given = integrity.len();
+        return Err(KeyError::IntegrityLength { given, wanted });
+    }
+    Ok(())
+}
+
+/// One packet to protect by ESP (RFC 4303 §3.3).
+pub struct SealJob<'a> {
+    /// Keys.
+    pub transform: &'a Transform,
+    /// The bytes to protect: the inner packet (tunnel) or the payload (transport).
+    pub source: &'a [u8],
+    /// From the first byte of the ESP header to the last of the ICV. The ESP header and the IV are
+    /// written already; so is the trailer (TFC bytes, padding, pad length, next header), in clear
+    /// text, behind the room for `source`. `seal` fills in the rest.
+    pub destination: &'a mut [u8],
+    /// The 64-bit sequence number; its high half enters the ICV when `esn` is set.
+    pub sequence: u64,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+}
+
+/// One ESP packet to verify and decrypt (RFC 4303 §3.4.4).
+pub struct OpenJob<'a> {
+    /// Keys.
+    pub transform: &'a Transform,
+    /// From the first byte of the ESP header to the last of the ICV. At least header, IV, trailer
+    /// and ICV long, and the ciphertext whole blocks: the caller checked.
+    pub source: &'a [u8],
+    /// Plaintext goes to the start of this: payload, padding, pad length, next header
+    /// (`source.len() − 8 − IV − ICV` bytes). At least `source.len()` bytes long.
+    pub destination: &'a mut [u8],
+    /// The 64-bit sequence number that the window derived.
+    pub sequence: u64,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Set by [`open`]: the ICV was right, and `destination` holds the plaintext. When false, the
+    /// destination's content means nothing and must not be used (T83).
+    pub authentic: bool,
+}
+
+/// Encrypts and authenticates every job.
+///
+/// A job whose lengths do not fit (a caller's mistake) has its whole destination zeroed: SPI 0, so
+/// that what might leave by a further mistake holds no plaintext.
+pub fn seal(jobs: &mut [SealJob<'_>]) {
+    // Neighbours of one suite form a group, so that the choice of the code is made once for each.
+    for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
+        match group.first().map(|job| &job.transform.keys) {
+            Some(Keys::Ring(_)) => aead::seal(group),
+            Some(Keys::Separate(_)) => separate::seal(group),
+            Some(Keys::Gcm(_)) => gcm::seal(group),
+            Some(Keys::None) => group.iter_mut().for_each(|job| job.destination.fill(0)),
+            None => {}
+        }
+    }
+}
+
+/// Verifies and decrypts every job; the answer is in [`OpenJob::authentic`].
+pub fn open(jobs: &mut [OpenJob<'_>]) {
+    for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
+        match group.first().map(|job| &job.transform.keys) {
+            Some(Keys::Ring(_)) => aead::open(group),
+            Some(Keys::Separate(_)) => separate::open(group),
+            Some(Keys::Gcm(_)) => gcm::open(group),
+            Some(Keys::None) => group.iter_mut().for_each(|job| job.authentic = false),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! After authentication, in order of arrival: the window moves and the SA counts (RFC 4303
+//! §3.4.3).
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::inbound::{Context, Item, Verdict};
+use crate::packet::protocol;
+use crate::sa::Sa;
+use crate::sa::state::SaState;
+use crate::time::Time;
+use crate::verdict::DropReason;
+use crate::wire::ipv6;
+
+pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in &mut *batch {
+        let (Verdict::Continue, Some(sa)) = (item.verdict, item.sa) else {
+            continue;
+        };
+        let Some(state) = context.states.of(sa.slot) else {
+            item.verdict = Verdict::Drop(DropReason::SaExpired);
+            continue;
+        };
+        match decide(sa, state, item.sequence, context.now) {
+            Ok(()) => {
+                let text = item.destination.as_deref();
+                let text = text.and_then(|text| text.get(..usize::from(item.plaintext)));
+                state.count(carried(text.unwrap_or(&[])));
+            }
+            Err(DropReason::NoReservation) => item.verdict = Verdict::Held,
+            Err(reason) => item.verdict = Verdict::Drop(reason),
+        }
+        let reserved_end = sa.published.reserved_end.load(Relaxed);
+        if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
+            context.wanted.push(sa.slot);
+        }
+    }
+    publish(batch, context);
+}
+
+/// Whether an authentic packet is still allowed, and the mark that its number was seen.
+//= T28 T29 T57 T82 (RFC 4303 section 3.4.3)
+fn decide(sa: &Sa, state: &mut SaState, sequence: u64, now: Time) -> Result<(), DropReason> {
+    state.check_lifetime(&sa.parameters.lifetime, now)?;
+    let reserved_end = sa.published.reserved_end.load(Relaxed);
+    state.accept(sequence, reserved_end).map(|_| ())
+}
+
+/// Length of the IP packet in decrypted text, as its header states it; 0 for what is none.
+fn carried(text: &[u8]) -> u64 {
+    let stated = match (text.last(), text) {
+        (Some(&protocol::IPV4), [_, _, high, low, ..]) => {
+            usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        (Some(&protocol::IPV6), [_, _, _, _, high, low, ..]) => {
+            ipv6::LENGTH + usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => 0,
+    };
+    stated.min(text.len()) as u64
+}
+
+/// Shows the counters of the SAs that the batch used; runs of one SA are shown once.
+fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
+    let mut shown = None;
+    for sa in batch.iter().filter_map(|item| item.sa) {
+        if shown == Some(sa.slot) {
+            continue;
+        }
+        shown = Some(sa.slot);
+        if let Some(state) = context.states.of(sa.slot) {
+            state.publish(&sa.parameters.lifetime, context.now, &sa.published);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_what_the_inner_header_states() {
+        let mut text = [0; 64];
+        text[3] = 50;
+        text[63] = 4;
+        assert_eq!(carried(&text), 50);
+        text[2] = 1;
+        assert_eq!(carried(&text), 64);
+        text[63] = 59;
+        assert_eq!(carried(&text), 0);
+        text[63] = 41;
+        assert_eq!(carried(&text), 40);
+        assert_eq!(carried(&[]), 0);
+        assert_eq!(carried(&[4]), 0);
+    }
+}

@@ -1,0 +1,168 @@
+//! Protected wire to plaintext (RFC 4303 §3.4, RFC 4301 §5.2).
+//!
+//! Two halves. [`admit`] decides everything that needs no key; then the caller provides each
+//! packet that goes on with a buffer of the port by which it will probably leave; [`open`] does
+//! the rest. What the caller then does with an opened packet (host, hop limit, size, route) is
+//! forwarding, not IPsec.
+//!
+//! Order of refusal: direction and length, lifetime, replay, ICV, replay again (an earlier packet
+//! of the batch may have had the number), reservation, trailer, inner header, ECN, policy.
+
+// The stages in their order; none imports another.
+mod classify;
+
+mod lookup;
+
+mod precheck;
+
+mod decrypt;
+
+mod accept;
+
+mod decapsulate;
+
+mod verify;
+
+use arrayvec::ArrayVec;
+
+use crate::limits::BATCH;
+use crate::packet::Packet;
+use crate::policy::{Memory, PolicyIndex};
+use crate::sa::state::States;
+use crate::sa::{Sa, SaSlot};
+use crate::tables::{Count, Tables};
+use crate::time::Time;
+use crate::verdict::DropReason;
+
+/// An authentic packet that carries nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consumed {
+    /// ESP with next header 59 (RFC 4303 §2.6).
+    Dummy,
+    /// A NAT keepalive (RFC 3948 §2.3).
+    Keepalive,
+}
+
+/// What is known of a packet's fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Still on its way: after `admit`, wants a destination buffer.
+    Continue,
+    /// Dropped, counted once.
+    Drop(DropReason),
+    /// To the machine itself, as received.
+    Host,
+    /// Clear transit that policy bypasses: forwarded as received.
+    Forward,
+    /// The SA's state lives on that worker: hand the packet over, nothing was changed.
+    Elsewhere(u16),
+    /// Authentic, but beyond what is reserved on disk: keep the packet as received and offer it
+    /// again when the reservation has grown, 100 ms at most. The window did not move.
+    Held,
+    /// Authentic and done with.
+    Consumed(Consumed),
+    /// `destination[..inner.length]` holds an inner packet that its policy allows.
+    Opened,
+}
+
+/// What stands in front of the upper-layer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Clear,
+    Esp,
+    /// Behind a UDP header with that destination port.
+    EspInUdp(u16),
+    Ah,
+}
+
+/// One packet of a burst from an unprotected port.
+pub struct Item<'a> {
+    /// The IP packet as received, cut to its length.
+    pub source: &'a [u8],
+    /// Its descriptor.
+    pub packet: Packet,
+    /// The SA, once found.
+    pub sa: Option<&'a Sa>,
+    /// Offset of the ESP or AH header in `source`.
+    pub header_offset: u16,
+    /// The sequence number, 64 bits as the window derived it.
+    pub sequence: u64,
+    /// Where the plaintext goes; at least `source.len()` bytes. Given by the caller before `open`.
+    pub destination: Option<&'a mut [u8]>,
+    /// The opened packet's descriptor.
+    pub inner: Option<Packet>,
+    /// The policy that decided, for its counters.
+    pub policy: Option<PolicyIndex>,
+    /// The fate so far.
+    pub verdict: Verdict,
+    kind: Kind,
+    /// The sequence number on the wire.
+    number: u32,
+    /// End of the ESP or AH packet in `source`.
+    end: u16,
+    /// Length of the decrypted text, padding and trailer included.
+    plaintext: u16,
+}
+
+impl<'a> Item<'a> {
+    /// A packet that has just been parsed; `source` is cut to its length.
+    #[must_use]
+    pub const fn new(source: &'a [u8], packet: Packet) -> Self {
+        Self {
+            source,
+            packet,
+            sa: None,
+            header_offset: 0,
+            sequence: 0,
+            destination: None,
+            inner: None,
+            policy: None,
+            verdict: Verdict::Continue,
+            kind: Kind::Clear,
+            number: 0,
+            end: 0,
+            plaintext: 0,
+        }
+    }
+}
+
+/// What the stages read, and what they own while a batch runs.
+pub struct Context<'a, 'w> {
+    /// The generation that the batch works with.
+    pub tables: &'a Tables,
+    /// The worker's SA states.
+    pub states: &'w mut States,
+    /// The worker's memory of first fragments.
+    pub memory: &'w mut Memory,
+    /// The worker's policy counters, by [`PolicyIndex`]; [`Tables::policy_count`] of them.
+    pub policies: &'w mut [Count],
+    /// SAs that want more sequence numbers reserved; the caller empties it.
+    pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
+    /// When the batch began.
+    pub now: Time,
+}
+
+impl Context<'_, '_> {
+    /// A policy decided the fate of a packet of `length` bytes.
+    fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(self.policies, policy, length);
+    }
+}
+
+/// First half: from the packet as received to its SA, or to the fate of a clear one.
+pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    classify::run(batch, context);
+    lookup::run(batch, context);
+    precheck::run(batch, context);
+}
+
+/// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
+/// Without one a packet ends as `no_frame`.
+pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for batch in batch.chunks_mut(BATCH) {
+        decrypt::run(batch);
+        accept::run(batch, context);
+        decapsulate::run(batch);
+        verify::run(batch, context);
+    }
+}

@@ -1,0 +1,37 @@
+//! Everything that needs the SA's state but no key: whose it is, lifetime, replay (RFC 4303
+//! §3.4.3).
+
+use crate::inbound::{Context, Item, Verdict};
+use crate::sa::Sa;
+use crate::sa::state::{Ownership, SaState};
+use crate::time::Time;
+use crate::verdict::DropReason;
+
+pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in batch {
+        let (Verdict::Continue, Some(sa)) = (item.verdict, item.sa) else {
+            continue;
+        };
+        item.verdict = match context.states.adopt(sa) {
+            Ownership::Elsewhere(worker) => Verdict::Elsewhere(worker),
+            Ownership::Gone => Verdict::Drop(DropReason::SaExpired),
+            Ownership::Mine => match context.states.of(sa.slot) {
+                None => Verdict::Drop(DropReason::SaExpired),
+                Some(state) => match decide(sa, state, item.number, context.now) {
+                    Ok(sequence) => {
+                        item.sequence = sequence;
+                        Verdict::Continue
+                    }
+                    Err(reason) => Verdict::Drop(reason),
+                },
+            },
+        };
+    }
+}
+
+/// The 64-bit number of a packet that may be new.
+//= T26 T27 T30 (RFC 4303 section 3.4.3, appendix A2)
+fn decide(sa: &Sa, state: &SaState, number: u32, now: Time) -> Result<u64, DropReason> {
+    state.check_lifetime(&sa.parameters.lifetime, now)?;
+    state.check_inbound(number)
+}

@@ -1,0 +1,171 @@
+//! Plaintext to protected wire (RFC 4303 §3.3, RFC 4301 §5.1).
+//!
+//! Three doors. [`select`] asks policy and the SA's lifetime, counter and hop limit; then the
+//! caller routes what will be sent and fills in `mtu`; [`fit`] judges the size; then the caller
+//! provides a buffer of the egress port, and [`protect`] numbers, encapsulates and seals.
+//!
+//! A packet is refused in this order: policy, lifetime and sequence, hop limit, size. Pieces of a
+//! packet that `fit` wanted cut go through [`Item::piece`] and back to `fit`; policy has counted
+//! them once, as the whole.
+
+// Arithmetic first, then the stages in their order; none imports another.
+mod shape;
+
+mod select;
+
+mod fit;
+
+mod number;
+
+mod encapsulate;
+
+mod seal;
+
+use arrayvec::ArrayVec;
+
+use crate::crypto::iv::RandomIvs;
+use crate::limits::BATCH;
+use crate::packet::Packet;
+use crate::policy::{Memory, PolicyIndex};
+use crate::sa::state::States;
+use crate::sa::{Sa, SaSlot};
+use crate::tables::{Count, Tables};
+use crate::time::Time;
+use crate::verdict::DropReason;
+
+pub use fit::largest_inner;
+
+/// What is known of a packet's fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Protected by `sa`: after `select` wants its `mtu`, after `fit` its destination buffer.
+    Protect,
+    /// In clear by policy: forwarded as received (hop limit and size are the caller's).
+    Bypass,
+    /// Dropped, counted once.
+    Drop(DropReason),
+    /// To the machine itself, as received.
+    Host,
+    /// The SA's state lives on that worker: hand the packet over, nothing was changed or counted.
+    Elsewhere(u16),
+    /// Too long and not to be fragmented: counts as `too_big`; an ICMP error tells this MTU.
+    TooBig(u16),
+    /// Too long, IPv4 without DF: cut into fragments of at most this many bytes and offer each
+    /// again.
+    Fragment(u16),
+    /// `destination[..length]` holds the packet to send, from its outer IP header on.
+    Sealed(u16),
+}
+
+/// One packet of a burst from a protected port or from the machine itself.
+pub struct Item<'a> {
+    /// The IP packet as received, cut to its length. `protect` lowers its hop limit.
+    pub source: &'a mut [u8],
+    /// Its descriptor.
+    pub packet: Packet,
+    /// The machine's own packet: its hop limit is left alone (T115).
+    pub from_host: bool,
+    /// The SA, once chosen.
+    pub sa: Option<&'a Sa>,
+    /// MTU of the way that the sealed packet takes, bytes. Given by the caller before `fit`.
+    pub mtu: u16,
+    /// Set by `fit`: the sealed packet is longer than `mtu` and the caller cuts it (RFC 2473
+    /// §7.1). Its DF bit is clear then.
+    pub fragment_outer: bool,
+    /// Where the sealed packet goes, from the outer IP header on. At least `mtu` bytes, and with
+    /// `fragment_outer` the packet's length and [`crate::limits::OVERHEAD`]. Given by the caller
+    /// before `protect`.
+    pub destination: Option<&'a mut [u8]>,
+    /// The policy that decided, for its counters.
+    pub policy: Option<PolicyIndex>,
+    /// The fate so far.
+    pub verdict: Verdict,
+    /// The sequence number, once taken.
+    sequence: u64,
+    /// Of the outer IPv4 header.
+    identification: u16,
+}
+
+impl<'a> Item<'a> {
+    /// A packet that has just been parsed; `source` is cut to its length.
+    #[must_use]
+    pub const fn new(source: &'a mut [u8], packet: Packet, from_host: bool) -> Self {
+        Self {
+            source,
+            packet,
+            from_host,
+            sa: None,
+            mtu: 0,
+            fragment_outer: false,
+            destination: None,
+            policy: None,
+            verdict: Verdict::Protect,
+            sequence: 0,
+            identification: 0,
+        }
+    }
+
+    /// A piece of a packet that `select` gave to `sa` and `fit` wanted cut: goes on with `fit`.
+    #[must_use]
+    pub const fn piece(
+        source: &'a mut [u8],
+        packet: Packet,
+        from_host: bool,
+        sa: &'a Sa,
+        mtu: u16,
+    ) -> Self {
+        let mut item = Self::new(source, packet, from_host);
+        item.sa = Some(sa);
+        item.mtu = mtu;
+        item
+    }
+}
+
+/// What the stages read, and what they own while a batch runs.
+pub struct Context<'a, 'w> {
+    /// The generation that the batch works with.
+    pub tables: &'a Tables,
+    /// The worker's SA states.
+    pub states: &'w mut States,
+    /// The worker's memory of first fragments.
+    pub memory: &'w mut Memory,
+    /// The worker's policy counters, by [`PolicyIndex`]; [`Tables::policy_count`] of them.
+    pub policies: &'w mut [Count],
+    /// SAs that want more sequence numbers reserved; the caller empties it.
+    pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
+    /// The worker's source of IVs for CBC.
+    pub ivs: &'w mut RandomIvs,
+    /// Random, the same for all workers: keys the outer flow labels.
+    pub flow_label_seed: u64,
+    /// This worker's number, by which `per_worker` SAs are chosen.
+    pub worker: u16,
+    /// When the batch began.
+    pub now: Time,
+}
+
+impl Context<'_, '_> {
+    /// A policy decided the fate of a packet of `length` bytes.
+    fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(self.policies, policy, length);
+    }
+}
+
+/// First door: policy, then the SA's lifetime and counter, then the hop limit.
+pub fn select<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    select::run(batch, context);
+}
+
+/// Second door, for what `select` left at [`Verdict::Protect`] and the caller gave its `mtu`.
+pub fn fit(batch: &mut [Item<'_>]) {
+    fit::run(batch);
+}
+
+/// Third door, for what `fit` left at [`Verdict::Protect`] and the caller gave a destination.
+/// Without one a packet ends as `no_frame`.
+pub fn protect(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for batch in batch.chunks_mut(BATCH) {
+        number::run(batch, context);
+        encapsulate::run(batch, context);
+        seal::run(batch);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the SPD of one direction says about a packet, later fragments included.
+//!
+//! A later fragment shows no port, so a policy that looks at ports neither takes it nor may be
+//! passed over: what stands behind it could let through what it is there to stop (RFC 4301 §7.4).
+//! Where such a policy would be the first to take the fragment but for the ports, the first
+//! fragment's fate decides, and without that the fragment is dropped. A protect policy with ports
+//! never takes one, whatever is remembered.
+
+use crate::packet::{Fragment, Packet, Upper, protocol};
+use crate::policy::classifier::Classifier;
+use crate::policy::database::Database;
+use crate::policy::fragments::{Fate, Memory, Passage};
+use crate::policy::selector::sees_upper;
+use crate::policy::{Action, Policy, PolicyIndex, PortSelector, Selector};
+use crate::sa::association::Direction;
+use crate::time::Time;
+
+/// The SPD's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// This policy is the first that takes the packet.
+    Policy(&'a Policy),
+    /// A bypass policy with ports took the first fragment.
+    Bypass(PolicyIndex),
+    /// A discard policy with ports took the first fragment.
+    Discard(PolicyIndex),
+    /// A later fragment, and ports that it does not show would decide.
+    Fragment,
+    /// No policy takes the packet.
+    Nothing,
+}
+
+impl Decision<'_> {
+    /// The policy that decided.
+    #[must_use]
+    pub const fn index(&self) -> Option<PolicyIndex> {
+        match self {
+            Self::Policy(policy) => Some(policy.index),
+            Self::Bypass(index) | Self::Discard(index) => Some(*index),
+            Self::Fragment | Self::Nothing => None,
+        }
+    }
+}
+
+/// The compiled SPD of one direction.
+#[derive(Debug)]
+pub struct Spd {
+    database: Database,
+    first: Classifier,
+    /// The same policies without ports and ICMP types; `None` where no policy has any.
+    blind: Option<Classifier>,
+    /// Their address pairs alone.
+    pairs: Classifier,
+}
+
+impl Spd {
+    /// Orders and compiles `policies`, which come in order of insertion and serve `direction`.
+    #[must_use]
+    pub fn new(direction: Direction, policies: Vec<Policy>) -> Self {
+        let database = Database::new(direction, policies);
+        let selectors = || {
+            (0..)
+                .zip(database.policies())
+                .map(|(position, policy)| (position, policy.selector.clone()))
+        };
+        let with_ports = database
+            .policies()
+            .iter()
+            .any(|policy| sees_upper(&policy.selector));
+        let first = Classifier::new(direction, selectors());
+        let blind = with_ports.then(|| {
+            let stripped =
+                selectors().map(|(position, selector)| (position, without_ports(selector)));
+            Classifier::new(direction, stripped)
+        });
+        let pairs = Classifier::new(
+            direction,
+            selectors().map(|(position, selector)| {
+                let pair = Selector {
+                    protocol: None,
+                    ..without_ports(selector)
+                };
+                (position, pair)
+            }),
+        );
+        Self {
+            database,
+            first,
+            blind,
+            pairs,
+        }
+    }
+
+    /// The policies in their order.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        self.database.policies()
+    }
+
+    /// The ordered list itself.
+    #[must_use]
+    pub const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The first policy that takes the packet.
+    #[must_use]
+    pub fn first(&self, packet: &Packet) -> Option<&Policy> {
+        self.policies().get(self.first.first(packet)?)
+    }
+
+    /// True when the packet's addresses lie in some policy's pair of `local` and `remote`.
+    #[must_use]
+    pub fn touches(&self, packet: &Packet) -> bool {
+        self.pairs.first(packet).is_some()
+    }
+
+    /// The answer for a packet, its datagram's earlier fragments considered.
+    //= T51 (RFC 4301 section 5)
+    //= T64 T121 T125 (RFC 4301 sections 7.1, 7.3, 7.4)
+    #[must_use]
+    pub fn decide(
+        &self,
+        packet: &Packet,
+        passage: Passage,
+        memory: &mut Memory,
+        now: Time,
+    ) -> Decision<'_> {
+        let first = self.first.first(packet);
+        let decision = self
+            .policy(first)
+            .map_or(Decision::Nothing, Decision::Policy);
+        let Some(blind) = &self.blind else {
+            return decision;
+        };
+        if packet.fragment == Fragment::Whole {
+            return decision;
+        }
+        let hidden = blind.first(packet);
+        let ports_decide = match (first, hidden) {
+            (Some(first), Some(hidden)) => {
+                hidden < first || self.policy(hidden.into()).is_some_and(looks_at_ports)
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if !ports_decide {
+            return decision;
+        }
+        if shows_ports(packet) {
+            if let Some(fate) = fate(decision) {
+                memory.remember(packet, passage, fate, now);
+            }
+            return decision;
+        }
+        if let Decision::Policy(policy) = decision
+            && takes_opaque(&policy.selector)
+        {
+            return decision;
+        }
+        match memory.recall(packet, passage, now) {
+            Some(Fate::Bypass(index)) => Decision::Bypass(index),
+            Some(Fate::Discard(index)) => Decision::Discard(index),
+            Some(Fate::Blind) => decision,
+            None => Decision::Fragment,
+        }
+    }
+
+    fn policy(&self, position: Option<usize>) -> Option<&Policy> {
+        self.policies().get(position?)
+    }
+}
+
+fn without_ports(selector: Selector) -> Selector {
+    Selector {
+        local_port: PortSelector::Any,
+        remote_port: PortSelector::Any,
+        icmp: None,
+        ..selector
+    }
+}
+
+const fn looks_at_ports(policy: &Policy) -> bool {
+    sees_upper(&policy.selector)
+}
+
+/// True for a fragment that tells its datagram's ports, or has none to tell.
+const fn shows_ports(packet: &Packet) -> bool {
+    match packet.fragment {
+        Fragment::Whole => true,
+        Fragment::First => {
+            !matches!(packet.upper, Upper::Opaque) || !has_upper_fields(packet.protocol)
+        }
+        Fragment::Later => false,
+    }
+}
+
+const fn has_upper_fields(number: u8) -> bool {
+    matches!(
+        number,
+        protocol::TCP
+            | protocol::UDP
+            | protocol::SCTP
+            | protocol::DCCP
+            | protocol::UDP_LITE
+            | protocol::ICMP
+            | protocol::ICMPV6
+    )
+}
+
+/// True when the policy names what hides its ports as its own (RFC 4301 §7.2).
+const fn takes_opaque(selector: &Selector) -> bool {
+    matches!(selector.local_port, PortSelector::List { opaque: true, .. })
+        || matches!(
+            selector.remote_port,
+            PortSelector::List { opaque: true, .. }
+        )
+}
+
+/// What a first fragment's answer means for its later ones; `None` drops them.
+const fn fate(decision: Decision<'_>) -> Option<Fate> {
+    match decision {
+        Decision::Policy(policy) if looks_at_ports(policy) => match policy.action {
+            Action::Bypass => Some(Fate::Bypass(policy.index)),
+            Action::Discard => Some(Fate::Discard(policy.index)),
+            Action::Protect => None,
+        },
+        Decision::Policy(_) | Decision::Nothing => Some(Fate::Blind),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

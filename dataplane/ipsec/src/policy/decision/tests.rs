@@ -1,0 +1,204 @@
+//! Fragments against policies with ports, and the compiled answer against the ordered one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::packet::Version;
+use crate::policy::classifier::tests::{packet, policy, selector};
+use crate::time::SECOND;
+
+fn udp(fragment: Fragment, port: u16) -> Packet {
+    Packet {
+        source: 0xffff_0a01_0001,
+        destination: 0xffff_0a02_0001,
+        length: 60,
+        upper_offset: 20,
+        identification: 77,
+        upper: match fragment {
+            Fragment::Later => Upper::Opaque,
+            _ => Upper::Ports {
+                source: 1000,
+                destination: port,
+            },
+        },
+        version: Version::V4,
+        protocol: protocol::UDP,
+        hop_limit: 64,
+        traffic_class: 0,
+        fragment,
+        dont_fragment: false,
+    }
+}
+
+fn port(port: u16) -> Selector {
+    Selector {
+        protocol: Some(protocol::UDP),
+        remote_port: PortSelector::List {
+            opaque: false,
+            ranges: vec![(port, port)],
+        },
+        ..Selector::any()
+    }
+}
+
+fn spd(entries: &[(Action, Selector)]) -> Spd {
+    let policies = (0..)
+        .zip(entries)
+        .map(|(index, (action, selector))| policy(index, 10, *action, selector.clone()))
+        .collect();
+    Spd::new(Direction::Out, policies)
+}
+
+fn decide<'a>(spd: &'a Spd, memory: &mut Memory, packet: &Packet) -> Decision<'a> {
+    spd.decide(packet, Passage::Outbound, memory, Time(1))
+}
+
+fn memory() -> Memory {
+    Memory::new(8, SECOND)
+}
+
+const ANY: Selector = Selector::any();
+
+//= test T64
+#[test]
+fn a_policy_without_ports_takes_later_fragments() {
+    let spd = spd(&[(Action::Protect, ANY), (Action::Discard, port(53))]);
+    let found = decide(&spd, &mut memory(), &udp(Fragment::Later, 0)).index();
+    assert_eq!(found, Some(PolicyIndex(0)));
+}
+
+//= test T121
+#[test]
+fn later_fragments_follow_their_first_through_bypass_and_discard() {
+    let spd = spd(&[(Action::Bypass, port(53)), (Action::Discard, port(54))]);
+    let later = udp(Fragment::Later, 0);
+    let mut memory = memory();
+    assert_eq!(decide(&spd, &mut memory, &later), Decision::Fragment);
+    let first = decide(&spd, &mut memory, &udp(Fragment::First, 53)).index();
+    assert_eq!(first, Some(PolicyIndex(0)));
+    assert_eq!(
+        decide(&spd, &mut memory, &later),
+        Decision::Bypass(PolicyIndex(0))
+    );
+    let first = decide(&spd, &mut memory, &udp(Fragment::First, 54)).index();
+    assert_eq!(first, Some(PolicyIndex(1)));
+    assert_eq!(
+        decide(&spd, &mut memory, &later),
+        Decision::Discard(PolicyIndex(1))
+    );
+}
+
+//= test T125
+#[test]
+fn a_protect_policy_with_ports_never_takes_a_later_fragment() {
+    let spd = spd(&[(Action::Protect, port(53)), (Action::Bypass, ANY)]);
+    let mut memory = memory();
+    assert!(
+        decide(&spd, &mut memory, &udp(Fragment::First, 53))
+            .index()
+            .is_some()
+    );
+    assert_eq!(
+        decide(&spd, &mut memory, &udp(Fragment::Later, 0)),
+        Decision::Fragment
+    );
+}
+
+//= test T64
+#[test]
+fn a_datagram_that_an_any_policy_took_goes_on_behind_one_with_ports() {
+    let spd = spd(&[(Action::Discard, port(53)), (Action::Protect, ANY)]);
+    let mut memory = memory();
+    assert_eq!(
+        decide(&spd, &mut memory, &udp(Fragment::Later, 0)),
+        Decision::Fragment
+    );
+    let first = decide(&spd, &mut memory, &udp(Fragment::First, 5000)).index();
+    assert_eq!(first, Some(PolicyIndex(1)));
+    let later = decide(&spd, &mut memory, &udp(Fragment::Later, 0)).index();
+    assert_eq!(later, Some(PolicyIndex(1)));
+}
+
+#[test]
+fn a_first_fragment_too_short_for_its_ports_is_as_blind_as_a_later_one() {
+    let spd = spd(&[(Action::Protect, port(53)), (Action::Bypass, ANY)]);
+    let mut tiny = udp(Fragment::First, 53);
+    tiny.upper = Upper::Opaque;
+    assert_eq!(decide(&spd, &mut memory(), &tiny), Decision::Fragment);
+}
+
+#[test]
+fn opaque_ports_take_what_hides_them() {
+    let opaque = Selector {
+        remote_port: PortSelector::List {
+            opaque: true,
+            ranges: Vec::new(),
+        },
+        ..port(0)
+    };
+    let spd = spd(&[(Action::Protect, port(53)), (Action::Protect, opaque)]);
+    let found = decide(&spd, &mut memory(), &udp(Fragment::Later, 0)).index();
+    assert_eq!(found, Some(PolicyIndex(1)));
+}
+
+#[test]
+fn what_came_in_the_clear_says_nothing_of_what_came_through_an_sa() {
+    let spd = spd(&[(Action::Bypass, port(53))]);
+    let mut memory = memory();
+    let first = udp(Fragment::First, 53);
+    let later = udp(Fragment::Later, 0);
+    let _ = spd.decide(&first, Passage::Clear, &mut memory, Time(1));
+    let opened = spd.decide(&later, Passage::Opened, &mut memory, Time(1));
+    assert_eq!(opened, Decision::Fragment);
+}
+
+#[test]
+fn a_packet_lies_in_a_pair_of_addresses_whatever_its_ports() {
+    let selector = Selector {
+        local: crate::policy::AddressSelector::Ranges(vec![crate::policy::AddressRange {
+            version: Version::V4,
+            first: 0xffff_0a01_0000,
+            last: 0xffff_0a01_ffff,
+        }]),
+        ..port(53)
+    };
+    let spd = spd(&[(Action::Protect, selector)]);
+    let mut packet = udp(Fragment::Whole, 99);
+    assert_eq!(spd.first(&packet), None);
+    assert!(spd.touches(&packet));
+    packet.source = 0xffff_0a02_0000;
+    assert!(!spd.touches(&packet));
+}
+
+proptest! {
+    //= test T98
+    #[test]
+    fn without_fragments_the_answer_is_the_ordered_lists(
+        selectors in prop::collection::vec((0_u32..4, selector()), 0..30),
+        packets in prop::collection::vec(packet(), 30),
+    ) {
+        let policies = (0..)
+            .zip(selectors)
+            .map(|(index, (priority, selector))| {
+                policy(index, priority, Action::Bypass, selector)
+            })
+            .collect();
+        let spd = Spd::new(Direction::In, policies);
+        let mut memory = memory();
+        for packet in packets {
+            let decision = spd.decide(&packet, Passage::Clear, &mut memory, Time(0));
+            let plain = spd.database().first(&packet);
+            let blind = spd.database().first_blind(&packet);
+            if packet.fragment == Fragment::Whole {
+                let wanted = plain.and_then(|at| spd.policies().get(at));
+                prop_assert_eq!(decision.index(), wanted.map(|policy| policy.index));
+            } else if plain == blind {
+                // Nobody in front was passed over for its ports.
+                let wanted = plain.and_then(|at| spd.policies().get(at));
+                if wanted.is_none_or(|policy| !looks_at_ports(policy)) {
+                    prop_assert_eq!(decision.index(), wanted.map(|policy| policy.index));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The SPD: ordered selectors, first match wins, default discard (RFC 4301 §4.4.1).
+//!
+//! [`selector`] says whether one policy takes one packet, [`database`] orders them (the oracle of
+//! every test), [`classifier`] gives the same answer at a cost that does not grow with their
+//! number, [`fragments`] remembers what first fragments met, and [`decision`] puts it together.
+
+pub mod selector;
+
+pub mod fragments;
+
+pub mod database;
+
+pub mod classifier;
+
+pub mod decision;
+
+use crate::packet::Version;
+use crate::sa::SaSlot;
+use crate::sa::association::Direction;
+
+pub use decision::{Decision, Spd};
+pub use fragments::Memory;
+
+/// What a policy does with the packets that it selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Through SAs.
+    Protect,
+    /// In clear.
+    Bypass,
+    /// Not at all.
+    Discard,
+}
+
+/// An inclusive range of addresses of one family; a prefix and a single address are ranges too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressRange {
+    /// Family.
+    pub version: Version,
+    /// Lowest address, as [`crate::packet::address_bits`] has it.
+    pub first: u128,
+    /// Highest address.
+    pub last: u128,
+}
+
+/// Addresses that a selector takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AddressSelector {
+    /// Every address of both families.
+    Any,
+    /// Those in one of the ranges, which are all of one family.
+    Ranges(Vec<AddressRange>),
+}
+
+/// Ports that a selector takes (RFC 4301 §4.4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PortSelector {
+    /// Every port, also where there is none to see.
+    Any,
+    /// A list.
+    List {
+        /// Packets whose ports cannot be seen match too.
+        opaque: bool,
+        /// Inclusive ranges.
+        ranges: Vec<(u16, u16)>,
+    },
+}
+
+/// The traffic that a policy is about (RFC 4301 §4.4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Selector {
+    /// The protected side: source outbound, destination inbound.
+    pub local: AddressSelector,
+    /// The other side.
+    pub remote: AddressSelector,
+    /// Protocol behind the extension headers; `None`: any.
+    pub protocol: Option<u8>,
+    /// Ports of the protected side.
+    pub local_port: PortSelector,
+    /// Ports of the other side.
+    pub remote_port: PortSelector,
+    /// Inclusive range of type × 256 + code; `None`: any, also where there is none to see.
+    pub icmp: Option<(u16, u16)>,
+}
+
+/// Clamping of the MSS of TCP SYNs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpMss {
+    /// As it is.
+    #[default]
+    Off,
+    /// To what fits the path.
+    Auto,
+    /// To this many bytes.
+    Bytes(u16),
+}
+
+/// All that configuration says of one policy; SAs by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyParameters {
+    /// Unique name.
+    pub name: String,
+    /// In or out.
+    pub direction: Direction,
+    /// What happens.
+    pub action: Action,
+    /// To what.
+    pub selector: Selector,
+    /// Lower wins; equal: file order.
+    pub priority: u32,
+    /// TCP MSS clamping.
+    pub tcp_mss: TcpMss,
+    /// Protect: the SA or bundle (innermost first), then the alternatives, newest last.
+    pub bundles: Vec<Vec<String>>,
+}
+
+/// Position of a policy's counters; dense, in file order, over both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyIndex(pub u32);
+
+/// A policy as the SPD holds it: SAs by slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Where its counters are.
+    pub index: PolicyIndex,
+    /// What happens.
+    pub action: Action,
+    /// To what.
+    pub selector: Selector,
+    /// Lower wins; equal: order of insertion.
+    pub priority: u32,
+    /// TCP MSS clamping.
+    pub tcp_mss: TcpMss,
+    /// Protect: the SA or bundle (innermost first), then the alternatives, newest last.
+    pub bundles: Vec<Vec<SaSlot>>,
+}

@@ -1,0 +1,202 @@
+//! What is fixed about an SA, shared read-only by all workers (RFC 4301 §4.4.2.1).
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, AtomicU64};
+
+pub use crate::crypto::suite::Protocol;
+use crate::crypto::suite::Suite;
+use crate::crypto::{KeyError, Transform};
+use crate::sa::lifetime::Lifetime;
+use crate::sa::state::SaState;
+use crate::secret::Secret;
+
+/// The direction an SA or a policy serves, seen from the protected side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the unprotected to the protected side: opens.
+    In,
+    /// From the protected to the unprotected side: seals.
+    Out,
+}
+
+/// Tunnel or transport mode (RFC 4301 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// A whole packet inside a new one.
+    Tunnel,
+    /// The payload of the packet itself.
+    Transport,
+}
+
+/// The outer DF bit (RFC 4301 §8.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DontFragment {
+    /// As the inner packet; an IPv6 inner packet counts as DF.
+    #[default]
+    Copy,
+    /// Always set.
+    Set,
+    /// Always clear.
+    Clear,
+}
+
+/// The outer DSCP (RFC 4301 §5.1.2.1 note 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dscp {
+    /// As the inner packet.
+    #[default]
+    Copy,
+    /// A fixed value, 0 to 63.
+    Fixed(u8),
+}
+
+/// The outer IPv6 flow label (RFC 6438).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FlowLabel {
+    /// A keyed hash of the inner flow.
+    #[default]
+    Hash,
+    /// Zero.
+    Zero,
+}
+
+/// UDP encapsulation of ESP (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UdpEncapsulation {
+    /// Source port of what we send.
+    pub source_port: u16,
+    /// Destination port of what we send, and by which arriving packets are matched.
+    pub destination_port: u16,
+}
+
+/// All that configuration says of one SA. Holds key bytes; wiped on drop.
+#[derive(Debug)]
+pub struct SaParameters {
+    /// Unique name.
+    pub name: String,
+    /// In or out.
+    pub direction: Direction,
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// SPI, host order, 256 or more.
+    pub spi: u32,
+    /// Outer source; transport: the packet's own.
+    pub source: IpAddr,
+    /// Outer destination.
+    pub destination: IpAddr,
+    /// Algorithms.
+    pub suite: Suite,
+    /// Encryption key, salt at the end.
+    pub encryption_key: Secret,
+    /// Integrity key.
+    pub integrity_key: Secret,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// The last number used (out), or up to which all counts as seen (in).
+    pub sequence: u64,
+    /// Anti-replay window, packets; 0: off.
+    pub replay_window: u32,
+    /// ESP in UDP.
+    pub udp_encapsulation: Option<UdpEncapsulation>,
+    /// Seconds of silence before a keepalive; 0: none.
+    pub keepalive_seconds: u32,
+    /// Follow a peer whose address moves.
+    pub follow_peer: bool,
+    /// Soft and hard limits.
+    pub lifetime: Lifetime,
+    /// Outer DF.
+    pub dont_fragment: DontFragment,
+    /// Outer DSCP.
+    pub dscp: Dscp,
+    /// Copy ECN to the outer header (RFC 6040 normal mode).
+    pub ecn: bool,
+    /// Outer TTL or hop limit.
+    pub hop_limit: u8,
+    /// Outer flow label.
+    pub flow_label: FlowLabel,
+    /// Least length of inner packet and TFC padding, bytes; 0: none.
+    pub tfc_pad_to: u16,
+    /// One of several SAs of a policy, chosen by worker (RFC 9611).
+    pub per_worker: bool,
+}
+
+/// Position of an SA in every table and arena; stable while the SA lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SaSlot(pub u32);
+
+impl SaSlot {
+    /// As an array index.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// [`Sa::home`] of an SA that no worker serves yet.
+pub const NO_HOME: u16 = u16::MAX;
+
+/// What the owner of an SA's state shows to others: relaxed stores once a batch, one writer.
+/// `reserved_end` goes the other way: written by the keeper of reservations, read by the owner.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Packets sent (out), or authentic and new (in).
+    pub packets: AtomicU64,
+    /// IP length of their plaintext packets, bytes.
+    pub bytes: AtomicU64,
+    /// Last number used (out), highest accepted (in).
+    pub sequence: AtomicU64,
+    /// [`crate::sa::lifetime::Stage`] as a number.
+    pub stage: AtomicU64,
+    /// Numbers up to and including this one are on disk as reserved: an outbound number above it
+    /// must not be used, an inbound one above it not be accepted. `u64::MAX`: no reservations.
+    pub reserved_end: AtomicU64,
+}
+
+/// An SA as the workers share it: immutable but for what is atomic.
+pub struct Sa {
+    /// Unique name.
+    pub name: Box<str>,
+    /// Where its state and counters live.
+    pub slot: SaSlot,
+    /// Parameters; the key bytes are gone (empty), they live expanded in `transform`.
+    pub parameters: SaParameters,
+    /// Expanded keys.
+    pub transform: Transform,
+    /// XORed into the IV of counter modes (design: "What outlives a restart").
+    pub iv_mask: u64,
+    /// The worker that owns the state, [`NO_HOME`] before the first packet.
+    pub home: AtomicU16,
+    /// The state while nobody owns it: taken by the home worker once, at adoption.
+    pub parked: Mutex<Option<Box<SaState>>>,
+    /// Counters for others to read.
+    pub published: Published,
+}
+
+impl Sa {
+    /// Expands the keys and forgets their bytes. The state is parked separately.
+    ///
+    /// # Errors
+    /// [`KeyError`] when a key does not fit the suite.
+    pub fn new(slot: SaSlot, mut parameters: SaParameters, iv_mask: u64) -> Result<Self, KeyError> {
+        let transform = Transform::new(
+            parameters.suite,
+            &parameters.encryption_key,
+            &parameters.integrity_key,
+        )?;
+        parameters.encryption_key = Secret::default();
+        parameters.integrity_key = Secret::default();
+        Ok(Self {
+            name: parameters.name.clone().into_boxed_str(),
+            slot,
+            parameters,
+            transform,
+            iv_mask,
+            home: AtomicU16::new(NO_HOME),
+            parked: Mutex::new(None),
+            published: Published::default(),
+        })
+    }
+}

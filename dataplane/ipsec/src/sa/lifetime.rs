@@ -1,0 +1,159 @@
+//! Lifetimes in packets, bytes and seconds, soft and hard (RFC 4301 §4.4.2.1).
+
+/// Limits; 0 means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Packets after which the SA is dying.
+    pub soft_packets: u64,
+    /// Packets after which it is dead.
+    pub hard_packets: u64,
+    /// Bytes after which the SA is dying.
+    pub soft_bytes: u64,
+    /// Bytes after which it is dead.
+    pub hard_bytes: u64,
+    /// Age after which the SA is dying, seconds.
+    pub soft_seconds: u64,
+    /// Age after which it is dead, seconds.
+    pub hard_seconds: u64,
+}
+
+/// The stage of an SA's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// No limit reached.
+    #[default]
+    Mature,
+    /// A soft limit reached: still works, wants a successor.
+    Dying,
+    /// A hard limit reached: no packet passes.
+    Dead,
+}
+
+/// What an SA has carried and how old it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Packets so far.
+    pub packets: u64,
+    /// Bytes of their plaintext packets so far.
+    pub bytes: u64,
+    /// Whole seconds since birth.
+    pub seconds: u64,
+}
+
+impl Lifetime {
+    /// The stage that `usage` has reached: any hard limit kills, any soft one makes dying.
+    ///
+    /// Asked before a packet, [`Stage::Dead`] refuses it, so that exactly `hard_packets` pass.
+    //= T57 (RFC 4301 section 4.4.2.1)
+    #[must_use]
+    pub const fn stage(&self, usage: Usage) -> Stage {
+        if reached(self.hard_packets, usage.packets)
+            || reached(self.hard_bytes, usage.bytes)
+            || reached(self.hard_seconds, usage.seconds)
+        {
+            Stage::Dead
+        } else if reached(self.soft_packets, usage.packets)
+            || reached(self.soft_bytes, usage.bytes)
+            || reached(self.soft_seconds, usage.seconds)
+        {
+            Stage::Dying
+        } else {
+            Stage::Mature
+        }
+    }
+}
+
+const fn reached(limit: u64, used: u64) -> bool {
+    limit != 0 && used >= limit
+}
+
+impl Stage {
+    /// The name in JSON and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mature => "mature",
+            Self::Dying => "dying",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// As a number for [`crate::sa::association::Published::stage`].
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Mature => 0,
+            Self::Dying => 1,
+            Self::Dead => 2,
+        }
+    }
+
+    /// The reverse of [`Self::number`]; an unknown number counts as dead.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Mature,
+            1 => Self::Dying,
+            _ => Self::Dead,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Lifetime = Lifetime {
+        soft_packets: 5,
+        hard_packets: 10,
+        soft_bytes: 500,
+        hard_bytes: 1000,
+        soft_seconds: 60,
+        hard_seconds: 90,
+    };
+
+    fn stage(packets: u64, bytes: u64, seconds: u64) -> Stage {
+        LIMITS.stage(Usage {
+            packets,
+            bytes,
+            seconds,
+        })
+    }
+
+    //= test T57
+    #[test]
+    fn the_first_limit_reached_decides() {
+        assert_eq!(stage(0, 0, 0), Stage::Mature);
+        assert_eq!(stage(4, 499, 59), Stage::Mature);
+        assert_eq!(stage(5, 0, 0), Stage::Dying);
+        assert_eq!(stage(0, 500, 0), Stage::Dying);
+        assert_eq!(stage(0, 0, 60), Stage::Dying);
+        assert_eq!(stage(9, 999, 89), Stage::Dying);
+        assert_eq!(stage(10, 0, 0), Stage::Dead);
+        assert_eq!(stage(0, 1000, 0), Stage::Dead);
+        assert_eq!(stage(0, 0, 90), Stage::Dead);
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let usage = Usage {
+            packets: u64::MAX,
+            bytes: u64::MAX,
+            seconds: u64::MAX,
+        };
+        assert_eq!(Lifetime::default().stage(usage), Stage::Mature);
+    }
+
+    #[test]
+    fn exactly_the_hard_packets_pass() {
+        let passed = (0..100).filter(|before| stage(*before, 0, 0) != Stage::Dead);
+        assert_eq!(passed.count(), 10);
+    }
+
+    #[test]
+    fn stages_survive_their_number() {
+        for stage in [Stage::Mature, Stage::Dying, Stage::Dead] {
+            assert_eq!(Stage::from_number(stage.number()), stage);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Security associations: what is fixed ([`Sa`]), what one owner changes ([`SaState`]), and how
+//! they are found ([`database::Sad`]).
+
+pub mod lifetime;
+
+pub mod replay;
+
+pub mod sequence;
+
+pub mod state;
+
+pub mod association;
+
+pub mod database;
+
+pub use association::{Sa, SaParameters, SaSlot};
+pub use state::SaState;
+
+/// SAs to test with.
+#[cfg(test)]
+pub(crate) mod sample;

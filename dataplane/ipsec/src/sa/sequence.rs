@@ -1,0 +1,144 @@
+//! The outbound sequence counter (RFC 4303 §3.3.3): never repeats, never rolls over, never runs
+//! ahead of what is reserved on disk.
+
+use crate::verdict::DropReason;
+
+/// The outbound counter of one SA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// The last number used; 0 before the first packet.
+    last: u64,
+    /// The last number that the SA may ever use.
+    end: u64,
+}
+
+impl Counter {
+    /// A counter whose next number is `last + 1`.
+    //= T03 (RFC 4303 section 3.3.3)
+    #[must_use]
+    pub const fn new(last: u64, esn: bool) -> Self {
+        let end = if esn { u64::MAX } else { u32::MAX as u64 };
+        Self { last, end }
+    }
+
+    /// The last number used.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether [`Self::take`] would give a number. Changes nothing.
+    ///
+    /// # Errors
+    /// [`DropReason::SequenceExhausted`] behind the last number of all;
+    /// [`DropReason::NoReservation`] when the next one lies above `reserved_end`.
+    //= T04 (RFC 4303 section 3.3.3)
+    pub const fn check(&self, reserved_end: u64) -> Result<(), DropReason> {
+        if self.last >= self.end {
+            Err(DropReason::SequenceExhausted)
+        } else if self.last >= reserved_end {
+            Err(DropReason::NoReservation)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The number for the next packet; it is used up, whatever becomes of the packet.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; the counter is then unchanged.
+    //= T03 T04 (RFC 4303 section 3.3.3)
+    pub fn take(&mut self, reserved_end: u64) -> Result<u64, DropReason> {
+        self.check(reserved_end)?;
+        self.last += 1;
+        Ok(self.last)
+    }
+}
+
+/// Says once for each block of reserved numbers that its half is used and the next one is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HalfMark {
+    /// The block's end as last seen.
+    end: u64,
+    /// The number at which to ask; `u64::MAX` when asked already.
+    mark: u64,
+}
+
+impl HalfMark {
+    /// Whether a new block should be asked for, now that `last` is used and `reserved_end` holds.
+    /// True once for each value of `reserved_end`.
+    pub const fn is_due(&mut self, last: u64, reserved_end: u64) -> bool {
+        if reserved_end == u64::MAX {
+            return false;
+        }
+        if self.end != reserved_end {
+            self.end = reserved_end;
+            self.mark = last + reserved_end.saturating_sub(last).div_ceil(2);
+        }
+        let due = last >= self.mark;
+        if due {
+            self.mark = u64::MAX;
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    //= test T03
+    #[test]
+    fn the_first_number_is_1_and_each_next_one_more() {
+        let mut counter = Counter::new(0, false);
+        for expected in 1..=1000 {
+            assert_eq!(counter.take(u64::MAX), Ok(expected));
+        }
+    }
+
+    //= test T04
+    #[test]
+    fn a_counter_ends_instead_of_rolling_over() {
+        for (esn, end) in [(false, u64::from(u32::MAX)), (true, u64::MAX)] {
+            let mut counter = Counter::new(end - 2, esn);
+            assert_eq!(counter.take(u64::MAX), Ok(end - 1));
+            assert_eq!(counter.take(u64::MAX), Ok(end));
+            for _ in 0..3 {
+                assert_eq!(counter.check(u64::MAX), Err(DropReason::SequenceExhausted));
+                assert_eq!(counter.take(u64::MAX), Err(DropReason::SequenceExhausted));
+                assert_eq!(counter.last(), end);
+            }
+        }
+        let mut counter = Counter::new(u64::from(u32::MAX), true);
+        assert_eq!(counter.take(u64::MAX), Ok(1 << 32));
+    }
+
+    #[test]
+    fn no_number_above_the_reserved_end_is_given() {
+        let mut counter = Counter::new(0, false);
+        assert_eq!(counter.take(0), Err(DropReason::NoReservation));
+        let given = (0..100).filter_map(|_| counter.take(4).ok());
+        assert_eq!(given.collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(counter.take(5).unwrap(), 5);
+        assert_eq!(counter.take(3), Err(DropReason::NoReservation));
+    }
+
+    #[test]
+    fn a_block_is_asked_for_once_at_its_half() {
+        let mut half = HalfMark::default();
+        let asked: Vec<u64> = (0..=100).filter(|last| half.is_due(*last, 100)).collect();
+        assert_eq!(asked, [50]);
+        let asked: Vec<u64> = (60..=200).filter(|last| half.is_due(*last, 200)).collect();
+        assert_eq!(asked, [130]);
+        assert!((0..100).all(|last| !half.is_due(last, u64::MAX)));
+    }
+
+    #[test]
+    fn an_empty_block_is_due_at_once() {
+        let mut half = HalfMark::default();
+        assert!(half.is_due(7, 0));
+        assert!(!half.is_due(7, 0));
+        assert!(half.is_due(7, 7));
+    }
+}

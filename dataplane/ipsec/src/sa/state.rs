@@ -1,0 +1,352 @@
+//! What one owner changes about an SA, packet by packet.
+//!
+//! [`SaState`] belongs to one worker at a time and moves by value; nothing in it is shared.
+//! [`States`] is a worker's arena of them, and adoption is how a state gets there.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::{Arc, PoisonError};
+
+use crate::sa::association::{Direction, NO_HOME, Published, Sa, SaParameters, SaSlot};
+use crate::sa::lifetime::{Lifetime, Stage, Usage};
+use crate::sa::replay::{Advance, SavedWindow, Window};
+use crate::sa::sequence::{Counter, HalfMark};
+use crate::time::{SECOND, Time};
+use crate::verdict::DropReason;
+
+/// Mutable state of one SA: belongs to one worker at a time, moves by value.
+pub struct SaState {
+    packets: u64,
+    bytes: u64,
+    born: Time,
+    half: HalfMark,
+    numbers: Numbers,
+}
+
+/// One cache line pair, which the processor fetches together; large windows keep their bitmap
+/// elsewhere.
+const _: () = assert!(size_of::<SaState>() <= 128);
+
+/// The sequence numbers, by direction.
+enum Numbers {
+    Out {
+        counter: Counter,
+        /// Of the outer IPv4 header: the last one used.
+        identification: u16,
+    },
+    In(Window),
+}
+
+/// Where the numbers of an SA go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The last number used (out), or the right edge up to which all counts as seen (in).
+    pub sequence: u64,
+    /// In, after a clean stop: the exact window. Ignored when its right edge is not `sequence`.
+    pub window: Option<SavedWindow>,
+}
+
+impl Start {
+    /// Goes on behind `sequence`.
+    #[must_use]
+    pub const fn after(sequence: u64) -> Self {
+        Self {
+            sequence,
+            window: None,
+        }
+    }
+}
+
+impl SaState {
+    /// An SA is born when its state is created.
+    #[must_use]
+    pub fn new(parameters: &SaParameters, start: &Start, now: Time) -> Self {
+        let numbers = match parameters.direction {
+            Direction::Out => Numbers::Out {
+                counter: Counter::new(start.sequence, parameters.esn),
+                identification: low_half(start.sequence),
+            },
+            Direction::In => Numbers::In(window(parameters, start)),
+        };
+        Self {
+            packets: 0,
+            bytes: 0,
+            born: now,
+            half: HalfMark::default(),
+            numbers,
+        }
+    }
+
+    /// Packets counted.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Bytes counted.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the state was created.
+    #[must_use]
+    pub const fn born(&self) -> Time {
+        self.born
+    }
+
+    /// Last number used (out), highest accepted (in).
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        match &self.numbers {
+            Numbers::Out { counter, .. } => counter.last(),
+            Numbers::In(window) => window.right(),
+        }
+    }
+
+    /// The stage before the next packet.
+    #[must_use]
+    pub const fn stage(&self, lifetime: &Lifetime, now: Time) -> Stage {
+        lifetime.stage(Usage {
+            packets: self.packets,
+            bytes: self.bytes,
+            seconds: now.since(self.born) / SECOND,
+        })
+    }
+
+    /// Refuses a packet of an SA that has reached a hard limit.
+    ///
+    /// # Errors
+    /// [`DropReason::SaExpired`].
+    //= T57 (RFC 4301 section 4.4.2.1)
+    pub fn check_lifetime(&self, lifetime: &Lifetime, now: Time) -> Result<(), DropReason> {
+        match self.stage(lifetime, now) {
+            Stage::Dead => Err(DropReason::SaExpired),
+            Stage::Mature | Stage::Dying => Ok(()),
+        }
+    }
+
+    /// Out: whether [`Self::take`] would give a number. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Counter::check`]; [`DropReason::WrongDirection`] for an inbound SA.
+    pub const fn check_outbound(&self, reserved_end: u64) -> Result<(), DropReason> {
+        match &self.numbers {
+            Numbers::Out { counter, .. } => counter.check(reserved_end),
+            Numbers::In(_) => Err(DropReason::WrongDirection),
+        }
+    }
+
+    /// Out: the next packet's 64-bit number, used up by this call.
+    ///
+    /// # Errors
+    /// As [`Self::check_outbound`]; nothing has then changed.
+    pub fn take(&mut self, reserved_end: u64) -> Result<u64, DropReason> {
+        match &mut self.numbers {
+            Numbers::Out { counter, .. } => counter.take(reserved_end),
+            Numbers::In(_) => Err(DropReason::WrongDirection),
+        }
+    }
+
+    /// Out: the next identification for an outer IPv4 header; none repeats within 65 535 packets.
+    /// 0 for an inbound SA.
+    //= T134 (RFC 6864 section 4.3)
+    pub const fn identification(&mut self) -> u16 {
+        match &mut self.numbers {
+            Numbers::Out { identification, .. } => {
+                *identification = identification.wrapping_add(1);
+                *identification
+            }
+            Numbers::In(_) => 0,
+        }
+    }
+
+    /// In: the 64-bit number behind the 32 bits on the wire. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Window::check`]; [`DropReason::WrongDirection`] for an outbound SA.
+    pub fn check_inbound(&self, low: u32) -> Result<u64, DropReason> {
+        match &self.numbers {
+            Numbers::In(window) => window.check(low),
+            Numbers::Out { .. } => Err(DropReason::WrongDirection),
+        }
+    }
+
+    /// In, after authentication only: counts `number` as seen and moves the window.
+    ///
+    /// # Errors
+    /// [`DropReason::Replay`]: accepted meanwhile, for instance earlier in the batch.
+    /// [`DropReason::NoReservation`]: above `reserved_end`; the packet may be held and offered
+    /// again. Nothing has then changed.
+    //= T28 T29 (RFC 4303 section 3.4.3)
+    pub fn accept(&mut self, number: u64, reserved_end: u64) -> Result<Advance, DropReason> {
+        match &mut self.numbers {
+            Numbers::In(window) if number <= reserved_end || !window.is_on() => {
+                window.accept(number)
+            }
+            Numbers::In(window) => {
+                window.recheck(number)?;
+                Err(DropReason::NoReservation)
+            }
+            Numbers::Out { .. } => Err(DropReason::WrongDirection),
+        }
+    }
+
+    /// Counts a packet sent (out), or authentic and new (in). `bytes`: the IP length of its
+    /// plaintext packet.
+    pub const fn count(&mut self, bytes: u64) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+
+    /// True once for each block of reserved numbers: its half is used, ask for the next one.
+    pub const fn wants_reservation(&mut self, reserved_end: u64) -> bool {
+        let last = self.sequence();
+        self.half.is_due(last, reserved_end)
+    }
+
+    /// In: the exact window, for a clean stop. `None` for an outbound SA.
+    #[must_use]
+    pub fn export(&self) -> Option<SavedWindow> {
+        match &self.numbers {
+            Numbers::In(window) => Some(window.export()),
+            Numbers::Out { .. } => None,
+        }
+    }
+
+    /// Shows the counters to others; once a batch.
+    pub fn publish(&self, lifetime: &Lifetime, now: Time, published: &Published) {
+        published.packets.store(self.packets, Relaxed);
+        published.bytes.store(self.bytes, Relaxed);
+        published.sequence.store(self.sequence(), Relaxed);
+        let stage = self.stage(lifetime, now).number();
+        published.stage.store(stage, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for SaState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SaState")
+            .field("packets", &self.packets)
+            .field("bytes", &self.bytes)
+            .field("sequence", &self.sequence())
+            .finish_non_exhaustive()
+    }
+}
+
+fn window(parameters: &SaParameters, start: &Start) -> Window {
+    match &start.window {
+        Some(saved) if saved.right == start.sequence => {
+            Window::restored(parameters.replay_window, parameters.esn, saved)
+        }
+        _ => Window::new(parameters.replay_window, parameters.esn, start.sequence),
+    }
+}
+
+const fn low_half(sequence: u64) -> u16 {
+    let [.., high, low] = sequence.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+/// The states that one worker owns, by slot.
+#[derive(Debug)]
+pub struct States {
+    worker: u16,
+    slots: Vec<Option<Box<SaState>>>,
+}
+
+/// Where the state of an SA is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Here: [`States::of`] gives it.
+    Mine,
+    /// With that worker.
+    Elsewhere(u16),
+    /// Nowhere: the SA was deleted.
+    Gone,
+}
+
+impl States {
+    /// An arena without states. `worker` must not be [`NO_HOME`].
+    #[must_use]
+    pub const fn new(worker: u16) -> Self {
+        Self {
+            worker,
+            slots: Vec::new(),
+        }
+    }
+
+    /// Makes room for slots below `count`, so that adoption need not allocate.
+    pub fn reserve(&mut self, count: usize) {
+        if self.slots.len() < count {
+            self.slots.resize_with(count, || None);
+        }
+    }
+
+    /// Finds who owns the state of `sa`; when nobody does, this worker does from now on.
+    pub fn adopt(&mut self, sa: &Sa) -> Ownership {
+        match sa.home.load(Acquire) {
+            home if home == self.worker && self.holds(sa.slot) => Ownership::Mine,
+            home if home == self.worker => self.unpark(sa),
+            NO_HOME => match sa
+                .home
+                .compare_exchange(NO_HOME, self.worker, AcqRel, Acquire)
+            {
+                Ok(_) => self.unpark(sa),
+                Err(home) => Ownership::Elsewhere(home),
+            },
+            home => Ownership::Elsewhere(home),
+        }
+    }
+
+    /// The state in `slot`, if this worker owns it.
+    pub fn of(&mut self, slot: SaSlot) -> Option<&mut SaState> {
+        self.slots.get_mut(slot.index())?.as_deref_mut()
+    }
+
+    /// Gives the state in `slot` away: the SA was deleted, or moves to another worker.
+    pub fn release(&mut self, slot: SaSlot) -> Option<Box<SaState>> {
+        self.slots.get_mut(slot.index())?.take()
+    }
+
+    /// Parks the state of `sa` if it is at home here, and leaves it without a home: the next
+    /// worker that adopts it goes on where this one stopped.
+    pub fn park(&mut self, sa: &Sa) {
+        if sa.home.load(Acquire) == self.worker
+            && let Some(state) = self.release(sa.slot)
+        {
+            *sa.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+            sa.home.store(NO_HOME, Release);
+        }
+    }
+
+    /// [`Self::park`] for all of `sas`, at shutdown.
+    pub fn park_all(&mut self, sas: &[Arc<Sa>]) {
+        for sa in sas {
+            self.park(sa);
+        }
+    }
+
+    fn holds(&self, slot: SaSlot) -> bool {
+        matches!(self.slots.get(slot.index()), Some(Some(_)))
+    }
+
+    fn unpark(&mut self, sa: &Sa) -> Ownership {
+        let parked = sa
+            .parked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        self.reserve(sa.slot.index() + 1);
+        // A slot may hold what an earlier SA left there.
+        let found = parked.is_some();
+        self.slots[sa.slot.index()] = parked;
+        if found {
+            Ownership::Mine
+        } else {
+            Ownership::Gone
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! The SAD and both SPDs of one generation, as the stages read them, and the built-in policies
+//! that stand before and behind the file's.
+//!
+//! Immutable once built: control builds the next generation aside and publishes it whole.
+
+use std::net::IpAddr;
+
+use hashbrown::HashSet;
+
+use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
+use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
+use crate::sa::Sa;
+use crate::sa::association::{Direction, Protocol};
+use crate::sa::database::Sad;
+use crate::verdict::DropReason;
+
+/// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
+const NAT_TRAVERSAL: u16 = 4500;
+
+/// Name of the last policy but one: clear traffic for the machine's own addresses.
+pub const BUILTIN_LOCAL: &str = "builtin-local";
+
+/// Name of the last policy: what nothing else matched.
+pub const BUILTIN_UNMATCHED: &str = "builtin-unmatched";
+
+/// Built-in policies of one gateway.
+pub const BUILTINS: usize = Builtin::ALL.len() + 2;
+
+/// An address together with its family: a hostile IPv6 packet may carry mapped addresses.
+type Endpoint = (Version, u128);
+
+type Set<T> = HashSet<T, foldhash::fast::RandomState>;
+
+/// Packets and bytes that one policy decided, on one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Their IP length, bytes.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// Counts a packet of `length` bytes for `policy`.
+    pub(crate) fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
+        if let Some(PolicyIndex(index)) = policy
+            && let Some(count) = counts.get_mut(index as usize)
+        {
+            count.packets += 1;
+            count.bytes += u64::from(length);
+        }
+    }
+}
+
+/// What becomes of packets that no policy's addresses touch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unmatched {
+    /// Forwarded in clear, as the kernel would.
+    Kernel,
+    /// Dropped as `no_policy`.
+    #[default]
+    Discard,
+}
+
+/// The machine's own addresses.
+#[derive(Clone, Debug, Default)]
+pub struct LocalAddresses(Set<Endpoint>);
+
+impl LocalAddresses {
+    /// True when the machine has that address.
+    #[must_use]
+    pub fn contains(&self, version: Version, address: u128) -> bool {
+        self.0.contains(&(version, address))
+    }
+}
+
+impl FromIterator<IpAddr> for LocalAddresses {
+    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
+        Self(addresses.into_iter().map(endpoint).collect())
+    }
+}
+
+/// A policy names an SA that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("policy {policy} names the SA {sa}, which does not exist")]
+pub struct UnknownSa {
+    /// The policy's name.
+    pub policy: String,
+    /// The SA's.
+    pub sa: String,
+}
+
+/// Everything that the stages look up.
+pub struct Tables {
+    /// SAs of both directions.
+    pub sad: Sad,
+    /// Policies for what comes from the unprotected side.
+    pub inbound: Spd,
+    /// Policies for what goes there.
+    pub outbound: Spd,
+    /// The machine's own addresses.
+    pub local: LocalAddresses,
+    /// What becomes of what no policy's addresses touch.
+    pub unmatched: Unmatched,
+    /// Policies of the file; the built-in ones count behind them.
+    file_policies: u32,
+    /// Addresses at which `in` SAs end.
+    ends: Set<Endpoint>,
+    /// Where `in` SAs take ESP in UDP besides port 4500.
+    encapsulation: Set<(Endpoint, u16)>,
+    /// Source and destination of `in` SAs that take ESP in UDP.
+    peers: Set<(Endpoint, Endpoint)>,
+    /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
+    outbound_spis: Set<(u32, Protocol)>,
+}
+
+impl Tables {
+    /// Builds the tables. `policies` stand in file order.
+    ///
+    /// # Errors
+    /// [`UnknownSa`] when a policy names an SA that `sad` does not have.
+    pub fn new(
+        sad: Sad,
+        policies: &[PolicyParameters],
+        local: LocalAddresses,
+        unmatched: Unmatched,
+    ) -> Result<Self, UnknownSa> {
+        let mut inbound = Vec::new();
+        let mut outbound = Vec::new();
+        for (index, parameters) in (0..).zip(policies) {
+            let side = match parameters.direction {
+                Direction::In => &mut inbound,
+                Direction::Out => &mut outbound,
+            };
+            side.push(policy(PolicyIndex(index), parameters, &sad)?);
+        }
+        let mut tables = Self {
+            sad,
+            inbound: Spd::new(Direction::In, inbound),
+            outbound: Spd::new(Direction::Out, outbound),
+            local,
+            unmatched,
+            file_policies: u32::try_from(policies.len()).unwrap_or(u32::MAX),
+            ends: Set::default(),
+            encapsulation: Set::default(),
+            peers: Set::default(),
+            outbound_spis: Set::default(),
+        };
+        tables.survey();
+        Ok(tables)
+    }
+
+    /// Gathers what the SAs say about addresses and ports.
+    fn survey(&mut self) {
+        for sa in self.sad.iter() {
+            let parameters = &sa.parameters;
+            if parameters.direction == Direction::Out {
+                self.outbound_spis
+                    .insert((parameters.spi, parameters.protocol));
+                continue;
+            }
+            let destination = endpoint(parameters.destination);
+            self.ends.insert(destination);
+            if let Some(udp) = parameters.udp_encapsulation {
+                self.encapsulation
+                    .insert((destination, udp.destination_port));
+                self.peers
+                    .insert((endpoint(parameters.source), destination));
+            }
+        }
+    }
+
+    /// True when the machine has that address.
+    #[must_use]
+    pub fn is_local(&self, version: Version, address: u128) -> bool {
+        self.local.contains(version, address)
+    }
+
+    /// True when the packet's destination is the machine's or some `in` SA's.
+    #[must_use]
+    pub fn ends_here(&self, packet: &Packet) -> bool {
+        self.is_local(packet.version, packet.destination)
+            || self.ends.contains(&(packet.version, packet.destination))
+    }
+
+    /// True when UDP to that port of the packet's destination may carry ESP.
+    #[must_use]
+    pub fn encapsulates(&self, packet: &Packet, port: u16) -> bool {
+        let destination = (packet.version, packet.destination);
+        (port == NAT_TRAVERSAL && self.ends_here(packet))
+            || self.encapsulation.contains(&(destination, port))
+    }
+
+    /// True when the packet's addresses are those of an `in` SA that takes ESP in UDP.
+    #[must_use]
+    pub fn is_peer(&self, packet: &Packet) -> bool {
+        let source = (packet.version, packet.source);
+        let destination = (packet.version, packet.destination);
+        self.peers.contains(&(source, destination))
+    }
+
+    /// True when an `out` SA has that SPI, whatever its destination.
+    #[must_use]
+    pub fn is_outbound_spi(&self, spi: u32, protocol: Protocol) -> bool {
+        self.outbound_spis.contains(&(spi, protocol))
+    }
+
+    /// The built-in policy in front of the file's that takes the packet, if one does.
+    //= T101 (RFC 4301 section 5)
+    #[must_use]
+    pub fn builtin(&self, ip: &[u8], packet: &Packet) -> Option<PolicyIndex> {
+        let entry = builtin(ip, packet)?;
+        let ours = || {
+            self.is_local(packet.version, packet.source)
+                || self.is_local(packet.version, packet.destination)
+        };
+        if entry.is_for_own_addresses() && !ours() {
+            return None;
+        }
+        (self.file_policies..)
+            .zip(Builtin::ALL)
+            .find(|&(_, known)| known == entry)
+            .map(|(index, _)| PolicyIndex(index))
+    }
+
+    /// Index of [`BUILTIN_LOCAL`].
+    #[must_use]
+    pub fn local_index(&self) -> PolicyIndex {
+        self.behind(Builtin::ALL.len())
+    }
+
+    /// Index of [`BUILTIN_UNMATCHED`].
+    #[must_use]
+    pub fn unmatched_index(&self) -> PolicyIndex {
+        self.behind(Builtin::ALL.len() + 1)
+    }
+
+    fn behind(&self, offset: usize) -> PolicyIndex {
+        let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        PolicyIndex(self.file_policies.saturating_add(offset))
+    }
+
+    /// Counters that a worker needs: one for each policy of the file and each built-in one.
+    #[must_use]
+    pub const fn policy_count(&self) -> usize {
+        self.file_policies as usize + BUILTINS
+    }
+
+    /// The built-in policies with their indices: those in front of the file's, then those behind.
+    pub fn builtins(&self) -> impl Iterator<Item = (PolicyIndex, &'static str)> {
+        let names = Builtin::ALL.into_iter().map(Builtin::name);
+        (self.file_policies..)
+            .map(PolicyIndex)
+            .zip(names.chain([BUILTIN_LOCAL, BUILTIN_UNMATCHED]))
+    }
+
+    /// The policy's SA for what leaves: the newest, or the worker's own of several (RFC 9611).
+    ///
+    /// # Errors
+    /// [`DropReason::Unsupported`] for a bundle, [`DropReason::SaExpired`] for an SA that is gone.
+    //= T55 T70 (RFC 4301 section 4.1)
+    pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Result<&Sa, DropReason> {
+        let Some(&[slot]) = policy.bundles.last().map(Vec::as_slice) else {
+            return Err(DropReason::Unsupported);
+        };
+        let newest = self.sad.by_slot(slot).ok_or(DropReason::SaExpired)?;
+        if !newest.parameters.per_worker {
+            return Ok(newest);
+        }
+        let shared = || {
+            let single = policy.bundles.iter().filter_map(|bundle| match bundle[..] {
+                [slot] => self.sad.by_slot(slot),
+                _ => None,
+            });
+            single.filter(|sa| sa.parameters.per_worker)
+        };
+        let count = shared().count().max(1);
+        let chosen = shared().nth(usize::from(worker) % count);
+        Ok(chosen.unwrap_or(newest))
+    }
+}
+
+fn endpoint(address: IpAddr) -> Endpoint {
+    let version = match address {
+        IpAddr::V4(_) => Version::V4,
+        IpAddr::V6(_) => Version::V6,
+    };
+    (version, address_bits(address))
+}
+
+fn policy(
+    index: PolicyIndex,
+    parameters: &PolicyParameters,
+    sad: &Sad,
+) -> Result<Policy, UnknownSa> {
+    let slot = |name: &String| {
+        let sa = sad.by_name(name).map(|sa| sa.slot);
+        sa.ok_or_else(|| UnknownSa {
+            policy: parameters.name.clone(),
+            sa: name.clone(),
+        })
+    };
+    let bundles = parameters
+        .bundles
+        .iter()
+        .map(|bundle| bundle.iter().map(slot).collect())
+        .collect::<Result<_, _>>()?;
+    Ok(Policy {
+        index,
+        action: parameters.action,
+        selector: parameters.selector.clone(),
+        priority: parameters.priority,
+        tcp_mss: parameters.tcp_mss,
+        bundles,
+    })
+}

@@ -1,0 +1,17 @@
+//! Both directions of the engine, end to end, over the crate's public doors alone.
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+#![expect(clippy::cast_possible_truncation, reason = "test data is small")]
+
+mod gateway;
+
+mod packets;
+
+mod round_trip;
+
+mod arrivals;
+
+mod verification;
+
+mod departures;
+
+mod hostile;
