@@ -1,7 +1,70 @@
-//! Stands in for the real one: only what `cargo xtask ebpf` needs.
+//! `cargo xtask`: everything that is done with this repository beside building it.
+//!
+//! Builds with no C library and no BPF toolchain, because `setup` runs before either is there.
+#![deny(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "a command-line tool prints its results"
+)]
 
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod demo;
 mod ebpf;
+mod lab;
+mod setup;
+mod signals;
+mod test;
+mod tidy;
 
-fn main() -> anyhow::Result<()> {
-    ebpf::run(std::env::args().any(|argument| argument == "--check"))
+/// The project's own tool.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what is missing: Debian packages of compilers, network tools and scapy
+    Setup,
+    /// Two gateways carry traffic between two hosts: proof by capture, throughput in comparison
+    Demo(demo::Options),
+    /// Everything that must hold before a change goes in; ends with one line of totals
+    Test,
+    /// The demo's network, left standing for a person to play with
+    Lab {
+        #[command(subcommand)]
+        action: lab::Action,
+    },
+    /// Checks the shape of the code: import order, lengths, words, documents
+    Tidy,
+    /// Builds the XDP program into ebpf/prebuilt
+    Ebpf {
+        /// Compares with the committed object instead of replacing it
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test => test::run(),
+        Task::Lab { action } => lab::run(&action),
+        Task::Tidy => tidy::run(),
+        Task::Ebpf { check } => ebpf::run(check),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,345 @@
+//! The test network: hostA – gwA – gwB – hostB, in namespaces of this run.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::binary;
+use crate::config::{Config, Family, LEFT, RIGHT, Sa, Side, text};
+use crate::expect;
+use crate::files;
+use crate::gateway::Gateway;
+use crate::netns::{self, Namespace};
+use crate::suite::{AES128GCM16, Suite};
+use crate::veth::{self, End};
+
+/// How the network and its two gateways are to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Algorithms of both SAs.
+    pub suite: Suite,
+    /// IP version between the gateways.
+    pub outer: Family,
+    /// IP versions between the hosts.
+    pub inner: Vec<Family>,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Queues of every wire.
+    pub queues: u32,
+    /// Whether the kernel's own path would forward between the hosts if nothing stopped it.
+    pub kernel_forwards: bool,
+    /// `rp_filter` of the gateways.
+    pub rp_filter: u8,
+    /// Puts a bridge between the gateways, so that the middle wire can be captured.
+    pub tapped: bool,
+    /// Outlives the process that builds it.
+    pub lasting: bool,
+    /// Further lines of `[dataplane]`.
+    pub dataplane: Vec<String>,
+    /// Further lines of every `[[sa]]`.
+    pub sa: Vec<String>,
+    /// Further tables at the end of both files.
+    pub tables: String,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            suite: AES128GCM16,
+            outer: Family::V4,
+            inner: vec![Family::V4],
+            esn: false,
+            queues: 1,
+            kernel_forwards: true,
+            rp_filter: 0,
+            tapped: false,
+            lasting: false,
+            dataplane: Vec::new(),
+            sa: vec!["replay_window = 4096".to_owned()],
+            tables: String::new(),
+        }
+    }
+}
+
+/// The network of one plan. Dropping it ends its gateways and removes it.
+// Fields drop in this order: gateways before the namespaces they live in, files last.
+#[derive(Debug)]
+pub struct Lab {
+    /// gwA's process.
+    pub left: Gateway,
+    /// gwB's process.
+    pub right: Gateway,
+    /// The protected host on the left.
+    pub host_a: Namespace,
+    /// The gateway on the left: interfaces `wan0` and `lan0`.
+    pub gate_a: Namespace,
+    /// The tap between the gateways, if the plan wants one: bridge ports `wa` and `wb`.
+    pub wire: Option<Namespace>,
+    /// The gateway on the right.
+    pub gate_b: Namespace,
+    /// The protected host on the right.
+    pub host_b: Namespace,
+    /// Both SAs: left to right, right to left.
+    pub sas: [Sa; 2],
+    directory: TempDir,
+}
+
+impl Lab {
+    /// Builds the network and writes both configurations; no gateway runs yet.
+    ///
+    /// # Errors
+    /// When a namespace or wire cannot be made, or the binary does not build.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        Self::with_binary(plan, binary::xipsec()?)
+    }
+
+    /// The same with a binary of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with_binary(plan: &Plan, binary: &Path) -> Result<Self> {
+        netns::sweep();
+        let group = netns::unique_group(plan.lasting);
+        let make = |role| Namespace::new(&group, role);
+        let [host_a, gate_a, gate_b, host_b] =
+            [make("hostA")?, make("gwA")?, make("gwB")?, make("hostB")?];
+        let wire = if plan.tapped {
+            Some(make("wire")?)
+        } else {
+            None
+        };
+        let directory = files::directory(plan.lasting)?;
+        let sa = |spi, from, to| {
+            let mut sa = Sa::fixed(spi, from, to, plan.outer, plan.suite).random()?;
+            sa.esn = plan.esn;
+            sa.extra.clone_from(&plan.sa);
+            anyhow::Ok(sa)
+        };
+        let sas = [sa(0x1001, &LEFT, &RIGHT)?, sa(0x1002, &RIGHT, &LEFT)?];
+        let gateway = |namespace: &Namespace, side: &Side| {
+            let home = directory.path().join(side.name);
+            fs::create_dir(&home)?;
+            let (config, socket) = (home.join("xipsec.toml"), home.join("control.sock"));
+            write_config(plan, side, &sas, &home)?;
+            anyhow::Ok(Gateway::new(binary, namespace, &config, &socket))
+        };
+        let (left, right) = (gateway(&gate_a, &LEFT)?, gateway(&gate_b, &RIGHT)?);
+        let lab = Self {
+            left,
+            right,
+            host_a,
+            gate_a,
+            wire,
+            gate_b,
+            host_b,
+            sas,
+            directory,
+        };
+        lab.connect(plan).context("cannot build the test network")?;
+        Ok(lab)
+    }
+
+    /// Builds the network and starts both gateways.
+    ///
+    /// # Errors
+    /// As [`Lab::new`] and [`Gateway::start`].
+    pub fn started(plan: &Plan) -> Result<Self> {
+        let mut lab = Self::new(plan)?;
+        lab.start()?;
+        Ok(lab)
+    }
+
+    /// Builds the network, starts both gateways, and waits until the hosts reach each other.
+    ///
+    /// # Errors
+    /// As [`Lab::started`] and [`Lab::wait_connected`].
+    pub fn connected(plan: &Plan) -> Result<Self> {
+        let lab = Self::started(plan)?;
+        for family in &plan.inner {
+            lab.wait_connected(*family)?;
+        }
+        Ok(lab)
+    }
+
+    /// Adds both gateways' state to an error: the first thing a reader of the failure wants.
+    ///
+    /// # Errors
+    /// `result`'s own.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| self.state())
+    }
+
+    /// Checks both gateways' accounts.
+    ///
+    /// # Errors
+    /// When a packet ended twice or not at all.
+    pub fn check_accounting(&self) -> Result<()> {
+        for gateway in [&self.left, &self.right] {
+            let checked = gateway.stats().and_then(|stats| expect::accounting(&stats));
+            self.explain(checked)?;
+        }
+        Ok(())
+    }
+
+    /// Declares both state directories fresh and starts both gateways.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start(&mut self) -> Result<()> {
+        for gateway in [&mut self.left, &mut self.right] {
+            gateway.init_state()?;
+            gateway.spawn()?;
+        }
+        self.left.wait_ready()?;
+        self.right.wait_ready()
+    }
+
+    /// Waits until hostA reaches hostB through the gateways.
+    ///
+    /// # Errors
+    /// When it does not within ten seconds; the text holds both gateways' state.
+    pub fn wait_connected(&self, family: Family) -> Result<()> {
+        let address = RIGHT.host[family.index()];
+        let limit = Duration::from_secs(10);
+        self.host_a
+            .wait_for_ping(address, limit)
+            .with_context(|| self.state())
+    }
+
+    /// A folder for captures and other files of the test.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Leaves everything standing when this value is dropped; returns the folder, the namespaces
+    /// and the gateways' process ids, for whoever clears it away later.
+    pub fn keep(mut self) -> Value {
+        let directory = self.directory.keep();
+        let mut names = Vec::new();
+        let wire = self.wire.as_mut();
+        let others = [
+            &mut self.host_a,
+            &mut self.gate_a,
+            &mut self.gate_b,
+            &mut self.host_b,
+        ];
+        for namespace in others.into_iter().chain(wire) {
+            namespace.keep();
+            names.push(namespace.name().to_owned());
+        }
+        let pids = [self.left.detach(), self.right.detach()];
+        json!({"directory": directory, "namespaces": names, "pids": pids})
+    }
+
+    /// What an operator would look at first: statistics and logs of both gateways.
+    pub fn state(&self) -> String {
+        let mut text = String::new();
+        for (name, gateway) in [("gwA", &self.left), ("gwB", &self.right)] {
+            let stats = gateway
+                .ask(&["stats"])
+                .unwrap_or_else(|error| format!("{error:#}"));
+            text += &format!(
+                "--- {name}: stats\n{stats}\n--- {name}: log\n{}\n",
+                gateway.log()
+            );
+        }
+        text
+    }
+
+    fn connect(&self, plan: &Plan) -> Result<()> {
+        let wan = [
+            End::new(&self.gate_a, "wan0"),
+            End::new(&self.gate_b, "wan0"),
+        ];
+        let lan = [
+            End::new(&self.gate_a, "lan0"),
+            End::new(&self.gate_b, "lan0"),
+        ];
+        let host = [
+            End::new(&self.host_a, "eth0"),
+            End::new(&self.host_b, "eth0"),
+        ];
+        if let Some(wire) = &self.wire {
+            veth::connect(wan[0], End::new(wire, "wa"), plan.queues)?;
+            veth::connect(wan[1], End::new(wire, "wb"), plan.queues)?;
+            veth::bridge(wire, ["wa", "wb"])?;
+        } else {
+            veth::connect(wan[0], wan[1], plan.queues)?;
+        }
+        let v6 = plan.outer == Family::V6 || plan.inner.contains(&Family::V6);
+        for (index, side) in [LEFT, RIGHT].iter().enumerate() {
+            veth::connect(host[index], lan[index], plan.queues)?;
+            for end in [wan[index], lan[index], host[index]] {
+                end.ipv6(v6)?;
+            }
+            for family in if v6 {
+                &[Family::V4, Family::V6][..]
+            } else {
+                &[Family::V4]
+            } {
+                let length = if *family == Family::V4 { 24 } else { 64 };
+                let at = family.index();
+                wan[index].address(&format!("{}/{length}", side.wan[at]))?;
+                lan[index].address(&format!("{}/{length}", side.lan[at]))?;
+                host[index].address(&format!("{}/{length}", side.host[at]))?;
+                let flag = if *family == Family::V4 { "" } else { "-6 " };
+                let route = format!("{flag}route add default via {}", side.lan[at]);
+                host[index].namespace.ip(&route)?;
+            }
+        }
+        self.kernel_path(plan, v6)
+    }
+
+    /// Sets what the gateways' kernels would do with a packet that xipsec leaves to them.
+    fn kernel_path(&self, plan: &Plan, v6: bool) -> Result<()> {
+        let forward = if plan.kernel_forwards { "1" } else { "0" };
+        for (gate, peer) in [(&self.gate_a, &RIGHT), (&self.gate_b, &LEFT)] {
+            for interface in ["all", "default", "wan0", "lan0"] {
+                let key = format!("net.ipv4.conf.{interface}.rp_filter");
+                gate.sysctl(&key, &plan.rp_filter.to_string())?;
+            }
+            gate.sysctl("net.ipv4.ip_forward", forward)?;
+            gate.ip(&format!("route add {} via {}", peer.net[0], peer.wan[0]))?;
+            if v6 {
+                gate.sysctl("net.ipv6.conf.all.forwarding", forward)?;
+                gate.ip(&format!("-6 route add {} via {}", peer.net[1], peer.wan[1]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_config(plan: &Plan, side: &Side, sas: &[Sa; 2], home: &Path) -> Result<()> {
+    let (peer, out, back) = match side.name {
+        "left" => (&RIGHT, &sas[0], &sas[1]),
+        _ => (&LEFT, &sas[1], &sas[0]),
+    };
+    let state = home.join("state");
+    fs::create_dir(&state)?;
+    let mut dataplane = vec![
+        text(
+            "control_socket",
+            &home.join("control.sock").to_string_lossy(),
+        ),
+        text("state_dir", &state.to_string_lossy()),
+    ];
+    dataplane.extend_from_slice(&plan.dataplane);
+    let mut config = Config::default();
+    config.dataplane(&dataplane);
+    config
+        .port("wan0", "unprotected", &[])
+        .port("lan0", "protected", &[]);
+    config.sa(out, "out").sa(back, "in");
+    for family in &plan.inner {
+        let at = family.index();
+        let nets = [side.net[at], peer.net[at]];
+        config.protect(&format!("out-{at}"), "out", nets, &out.name);
+        config.protect(&format!("in-{at}"), "in", nets, &back.name);
+    }
+    config.table(&plan.tables, &[]);
+    config.write(&home.join("xipsec.toml"))
+}

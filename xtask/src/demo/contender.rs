@@ -1,0 +1,153 @@
+//! The three ways from wire to wire that the demo compares.
+
+use std::fs::File;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use xipsec_tests::config::{Family, LEFT, RIGHT};
+use xipsec_tests::expect;
+use xipsec_tests::netns::Namespace;
+use xipsec_tests::shell;
+use xipsec_tests::topology::Lab;
+use xipsec_tests::veth::End;
+
+use super::Binaries;
+
+/// Who forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contender {
+    /// The kernel's own forwarding, no encryption.
+    Kernel,
+    /// Frames from one AF_XDP socket to another, no encryption, no routing.
+    BareXdp,
+    /// The gateway, with ESP.
+    Xipsec,
+}
+
+/// In the order of a round.
+pub(super) const ALL: [Contender; 3] = [Contender::Kernel, Contender::BareXdp, Contender::Xipsec];
+
+impl Contender {
+    /// Its name in the table.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel forwarding",
+            Self::BareXdp => "bare AF_XDP forwarder",
+            Self::Xipsec => "xipsec (ESP)",
+        }
+    }
+
+    /// Lets this contender forward, runs `work`, and takes it away again. What gateways counted
+    /// comes back beside the result.
+    pub(super) fn with<T>(
+        self,
+        lab: &mut Lab,
+        binaries: &Binaries,
+        queues: u32,
+        work: impl FnOnce(&Lab) -> Result<T>,
+    ) -> Result<(T, Option<[Value; 2]>)> {
+        match self {
+            Self::Kernel => {
+                lab.wait_connected(Family::V4)?;
+                Ok((work(lab)?, None))
+            }
+            Self::BareXdp => {
+                let forwarders = Forwarders::start(lab, binaries, queues)?;
+                lab.wait_connected(Family::V4)
+                    .with_context(|| forwarders.said(lab))?;
+                let result = work(lab)?;
+                forwarders.stop(lab)?;
+                Ok((result, None))
+            }
+            Self::Xipsec => {
+                lab.left.spawn()?;
+                lab.right.start()?;
+                lab.left.wait_ready()?;
+                lab.wait_connected(Family::V4)?;
+                let result = work(lab)?;
+                let stats = [lab.left.stats()?, lab.right.stats()?];
+                stats.iter().try_for_each(expect::accounting)?;
+                lab.left.stop()?;
+                lab.right.stop()?;
+                Ok((result, Some(stats)))
+            }
+        }
+    }
+}
+
+/// The bare forwarder in both gateways, and the hosts' neighbour entries that replace the gateways'
+/// answers to ARP: the forwarder takes every frame.
+struct Forwarders {
+    children: [Child; 2],
+}
+
+impl Forwarders {
+    fn start(lab: &Lab, binaries: &Binaries, queues: u32) -> Result<Self> {
+        fn mac(namespace: &Namespace, name: &str) -> Result<String> {
+            End::new(namespace, name).mac()
+        }
+        let gate_lan = [mac(&lab.gate_a, "lan0")?, mac(&lab.gate_b, "lan0")?];
+        for (host, side, mac) in [
+            (&lab.host_a, &LEFT, &gate_lan[0]),
+            (&lab.host_b, &RIGHT, &gate_lan[1]),
+        ] {
+            let address = side.lan[0];
+            host.ip(&format!(
+                "neigh replace {address} lladdr {mac} nud permanent dev eth0"
+            ))?;
+        }
+        let spawn = |gate: &Namespace, host: &Namespace, peer: &Namespace, log: &str| {
+            let log = File::create(lab.directory().join(log))?;
+            let mut command = gate.command(&binaries.forwarder);
+            command.args(["--left", "lan0", "--left-mac", &mac(host, "eth0")?]);
+            command.args(["--right", "wan0", "--right-mac", &mac(peer, "wan0")?]);
+            command
+                .args(["--queues", &queues.to_string()])
+                .stdin(Stdio::null());
+            let child = command.stdout(log.try_clone()?).stderr(log).spawn();
+            child.context("xdp-forward does not start")
+        };
+        let left = spawn(&lab.gate_a, &lab.host_a, &lab.gate_b, "forward-a.log")?;
+        let right = spawn(&lab.gate_b, &lab.host_b, &lab.gate_a, "forward-b.log")?;
+        Ok(Self {
+            children: [left, right],
+        })
+    }
+
+    fn said(&self, lab: &Lab) -> String {
+        let read = |name| std::fs::read_to_string(lab.directory().join(name)).unwrap_or_default();
+        format!(
+            "xdp-forward said: {}{}",
+            read("forward-a.log"),
+            read("forward-b.log")
+        )
+    }
+
+    fn stop(mut self, lab: &Lab) -> Result<()> {
+        for child in &mut self.children {
+            let pid = Pid::from_raw(i32::try_from(child.id())?).context("no process id")?;
+            kill_process(pid, Signal::TERM)?;
+            shell::wait_until("xdp-forward to stop", Duration::from_secs(5), || {
+                Ok(child.try_wait()?.is_some())
+            })?;
+            let status = child.wait()?;
+            ensure!(status.success(), "xdp-forward ended with {status}");
+        }
+        for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
+            host.ip(&format!("neigh del {} dev eth0", side.lan[0]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Forwarders {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
