@@ -1,3 +1,1 @@
-//! What benches and the demo measure with.
-
-pub mod redirect;
+//! What benches measure with.

@@ -11,3 +11,12 @@ mod world;
 
 #[path = "netlink/mirror.rs"]
 mod mirror;
+
+#[path = "netlink/guard.rs"]
+mod guard;
+
+#[path = "netlink/neighbors.rs"]
+mod neighbors;
+
+#[path = "netlink/host_routes.rs"]
+mod host_routes;

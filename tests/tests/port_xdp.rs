@@ -14,22 +14,22 @@ use ipsec::verdict::DropReason;
 use lab::{Lab, frame, number, skipped};
 use redirect::Redirect;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use xipsec::port::settings::{Rings, Umem, ZeroCopy};
-use xipsec::port::xdp::diagnose::{Operation, explain};
+use xipsec::port::settings::{Rings, Side, Umem, ZeroCopy};
 use xipsec::port::xdp::frame::Received;
 use xipsec::port::xdp::offload::Offloads;
 use xipsec::port::xdp::probe::Facts;
-use xipsec::port::xdp::{Attachment, Opening, PortError, XdpPort};
+use xipsec::port::xdp::program::{AttachMode, Entry, SteerProgram, SteerSettings};
+use xipsec::port::xdp::{Opening, PortError, XdpPort};
 use xipsec::port::{Buffer, Burst, Frame, Port};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const INSTANT: Duration = Duration::ZERO;
 
-fn opening(queue: u32, attachment: Attachment, frags: bool) -> Opening<'static> {
+fn opening(queue: u32, mode: AttachMode, frags: bool) -> Opening<'static> {
     Opening {
         interface: "wan0",
         queue,
-        attachment,
+        attachment: mode,
         zero_copy: ZeroCopy::Auto,
         rings: Rings::default(),
         umem: Umem::default(),
@@ -46,13 +46,13 @@ struct Ports {
 }
 
 impl Ports {
-    fn open(attachment: Attachment, frags: bool) -> Self {
+    fn open(mode: AttachMode, frags: bool) -> Self {
         let facts = Facts::probe("wan0").unwrap();
-        let (offloads, _) = Offloads::switch_off("wan0", attachment).unwrap();
-        let redirect = Redirect::attach(facts.index, attachment, frags).unwrap();
+        let (offloads, _) = Offloads::switch_off("wan0", mode).unwrap();
+        let redirect = Redirect::attach(facts.index, mode, frags).unwrap();
         let queues: Vec<_> = (0..facts.receive_queues)
             .map(|queue| {
-                let (port, _) = XdpPort::open(&opening(queue, attachment, frags)).unwrap();
+                let (port, _) = XdpPort::open(&opening(queue, mode, frags)).unwrap();
                 redirect.insert(queue, port.socket()).unwrap();
                 port
             })
@@ -120,7 +120,7 @@ fn frames_come_back_in_native_mode() {
     let Some(lab) = Lab::new("frames_come_back_in_native_mode", 1, 1500) else {
         return;
     };
-    let mut ports = Ports::open(Attachment::Native, false);
+    let mut ports = Ports::open(AttachMode::Native, false);
     ports.exchange(&lab, &numbered(10_000, 60));
     ports.exchange(&lab, &numbered(1000, 1514));
 }
@@ -130,7 +130,7 @@ fn frames_come_back_in_generic_mode() {
     let Some(lab) = Lab::new("frames_come_back_in_generic_mode", 1, 1500) else {
         return;
     };
-    let mut ports = Ports::open(Attachment::Generic, false);
+    let mut ports = Ports::open(AttachMode::Generic, false);
     ports.exchange(&lab, &numbered(10_000, 60));
     ports.exchange(&lab, &numbered(1000, 1514));
 }
@@ -140,7 +140,7 @@ fn every_queue_has_its_socket() {
     let Some(lab) = Lab::new("every_queue_has_its_socket", 2, 1500) else {
         return;
     };
-    let mut ports = Ports::open(Attachment::Native, false);
+    let mut ports = Ports::open(AttachMode::Native, false);
     assert_eq!(ports.queues.len(), 2);
     ports.exchange(&lab, &numbered(4096, 100));
     assert!(
@@ -153,14 +153,14 @@ fn every_queue_has_its_socket() {
 
 #[test]
 fn jumbo_packets_are_whole_in_between() {
-    for attachment in [Attachment::Native, Attachment::Generic] {
+    for mode in [AttachMode::Native, AttachMode::Generic] {
         let Some(lab) = Lab::new("jumbo_packets_are_whole_in_between", 1, 9000) else {
             return;
         };
         let facts = Facts::probe("wan0").unwrap();
         assert!(facts.needs_frags());
-        facts.check_mtu(attachment).unwrap();
-        let mut ports = Ports::open(attachment, true);
+        facts.check_mtu(mode).unwrap();
+        let mut ports = Ports::open(mode, true);
         // One frame, one byte more, two frames, and the largest.
         for length in [60, 3839, 3840, 3841, 7680, 7681, 9014] {
             ports.exchange(&lab, &numbered(200, length));
@@ -174,8 +174,8 @@ fn a_packet_of_more_than_five_pieces_is_counted_as_unsupported() {
         return;
     };
     let facts = Facts::probe("wan0").unwrap();
-    let redirect = Redirect::attach(facts.index, Attachment::Native, true).unwrap();
-    let mut opening = opening(0, Attachment::Native, true);
+    let redirect = Redirect::attach(facts.index, AttachMode::Native, true).unwrap();
+    let mut opening = opening(0, AttachMode::Native, true);
     opening.umem.frame_size = 2048;
     let (mut port, _) = XdpPort::open(&opening).unwrap();
     redirect.insert(0, port.socket()).unwrap();
@@ -204,11 +204,11 @@ fn a_plain_program_is_refused_on_a_jumbo_port() {
         return;
     };
     let facts = Facts::probe("wan0").unwrap();
-    assert!(Redirect::attach(facts.index, Attachment::Native, false).is_err());
+    assert!(Redirect::attach(facts.index, AttachMode::Native, false).is_err());
     let line = facts.no_frags("the driver refuses a program for them".to_owned());
     assert_eq!(
         line.to_string(),
-        "port wan0: MTU 9000 is over 3500, and packets of several frames (frags) are missing: the \
+        "wan0: MTU 9000 is over 3500, and packets of several frames (frags) are missing: the \
          driver refuses a program for them (ip link set wan0 mtu 3500)"
     );
 }
@@ -218,7 +218,7 @@ fn a_flood_fills_the_ring_and_loses_no_frame_of_ours() {
     let Some(lab) = Lab::new("a_flood_fills_the_ring", 1, 1500) else {
         return;
     };
-    let mut ports = Ports::open(Attachment::Native, false);
+    let mut ports = Ports::open(AttachMode::Native, false);
     let ring = Rings::default().rx;
     // Nobody takes them: one ring of frames arrives, the kernel counts the rest.
     let flood = numbered(2 * ring, 60);
@@ -266,7 +266,7 @@ fn a_queue_opens_again_right_after_its_close() {
         return;
     };
     for _ in 0..10 {
-        let mut ports = Ports::open(Attachment::Native, false);
+        let mut ports = Ports::open(AttachMode::Native, false);
         ports.exchange(&lab, &numbered(64, 60));
     }
 }
@@ -277,21 +277,23 @@ fn a_queue_in_use_and_an_occupied_hook_are_named() {
         return;
     };
     let facts = Facts::probe("wan0").unwrap();
-    let _redirect = Redirect::attach(facts.index, Attachment::Native, false).unwrap();
-    let Err(second) = Redirect::attach(facts.index, Attachment::Native, false) else {
-        panic!("two programs on one hook");
+    let _redirect = Redirect::attach(facts.index, AttachMode::Native, false).unwrap();
+    let settings = SteerSettings {
+        entry: Entry::RedirectAll,
+        ..SteerSettings::new(Side::Unprotected, facts.mac, 1)
     };
-    let line = explain(Operation::Attach, "wan0", &second).to_string();
+    let mut second = SteerProgram::load("wan0", &settings).unwrap();
+    let line = second.attach(AttachMode::Native).unwrap_err().to_string();
     assert!(
-        line.contains("another XDP program sits there (see `ip link show`"),
+        line.starts_with("wan0: its XDP hook is taken by program "),
         "{line}"
     );
-    let opening = opening(0, Attachment::Native, false);
+    let opening = opening(0, AttachMode::Native, false);
     let (_port, _) = XdpPort::open(&opening).unwrap();
     let began = Instant::now();
     let line = XdpPort::open(&opening).unwrap_err().to_string();
     assert!(
-        line.starts_with("port wan0 queue 0: binding an AF_XDP socket: another AF_XDP socket"),
+        line.starts_with("wan0 queue 0: binding an AF_XDP socket: another AF_XDP socket"),
         "{line}"
     );
     assert!(began.elapsed() < Duration::from_secs(3));
@@ -304,7 +306,7 @@ fn a_missing_interface_or_queue_is_named() {
     };
     let missing = PortError::NoInterface("wan9".to_owned());
     assert_eq!(Facts::probe("wan9").unwrap_err(), missing);
-    assert!(XdpPort::open(&opening(7, Attachment::Native, false)).is_err());
+    assert!(XdpPort::open(&opening(7, AttachMode::Native, false)).is_err());
 }
 
 #[test]
@@ -317,10 +319,10 @@ fn without_privileges_the_line_names_the_capabilities() {
         .remove(CapabilitySet::NET_RAW | CapabilitySet::NET_ADMIN);
     // Of this thread alone, which ends with the test.
     set_capabilities(None, sets).unwrap();
-    let line = XdpPort::open(&opening(0, Attachment::Native, false)).unwrap_err();
+    let line = XdpPort::open(&opening(0, AttachMode::Native, false)).unwrap_err();
     assert_eq!(
         line.to_string(),
-        "port wan0 queue 0: making packet memory: not permitted (run as root or with \
+        "wan0 queue 0: making packet memory: not permitted (run as root or with \
          CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK)"
     );
 }
@@ -355,12 +357,12 @@ fn what_cannot_be_a_port_is_refused_by_its_kind() {
             continue;
         }
         let error = Facts::probe(name).unwrap_err();
-        let start = format!("port {name}: {expected} cannot be a port (");
+        let start = format!("{name}: {expected} cannot be a port (");
         assert!(error.to_string().starts_with(&start), "{error}");
     }
     let error = Facts::probe("lo").unwrap_err().to_string();
     assert!(
-        error.starts_with("port lo: the loopback cannot be a port"),
+        error.starts_with("lo: the loopback cannot be a port"),
         "{error}"
     );
     assert!(lab.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]));
@@ -378,10 +380,10 @@ fn facts_and_offloads_of_a_veth() {
         ("veth", 1500, true)
     );
     assert_eq!((facts.receive_queues, facts.transmit_queues), (2, 2));
-    assert!(facts.may_carry_unfinished_checksums(Attachment::Native));
+    assert!(facts.may_carry_unfinished_checksums(AttachMode::Native));
     assert!(!facts.needs_frags());
     let switch_off = || {
-        let (offloads, choices) = Offloads::switch_off("wan0", Attachment::Generic).unwrap();
+        let (offloads, choices) = Offloads::switch_off("wan0", AttachMode::Generic).unwrap();
         (
             offloads,
             choices
@@ -405,7 +407,7 @@ fn choices_say_what_came_of_what_was_asked() {
     let Some(_lab) = Lab::new("choices_say_what_came_of_what_was_asked", 1, 1500) else {
         return;
     };
-    let mut opening = opening(0, Attachment::Native, false);
+    let mut opening = opening(0, AttachMode::Native, false);
     let (_port, choices) = XdpPort::open(&opening).unwrap();
     assert_eq!(
         choices[0].to_string(),
@@ -415,6 +417,6 @@ fn choices_say_what_came_of_what_was_asked() {
     drop(_port);
     assert_eq!(
         XdpPort::open(&opening).unwrap_err().to_string(),
-        "port wan0: zero_copy = \"on\": the driver has no zero copy (zero_copy = \"auto\")"
+        "wan0: zero_copy = \"on\": the driver has no zero copy (zero_copy = \"auto\")"
     );
 }

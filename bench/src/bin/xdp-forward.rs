@@ -4,7 +4,6 @@
 //! Frames go out as they came, MAC addresses apart: no checksum, hop limit or address is looked at.
 
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -14,13 +13,13 @@ use clap::{Parser, ValueEnum};
 use ipsec::limits::BATCH;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
-use xipsec::port::settings::{Rings, Umem, ZeroCopy};
+use xipsec::port::settings::{Rings, Side, Umem, ZeroCopy};
 use xipsec::port::xdp::frame::Received;
 use xipsec::port::xdp::offload::Offloads;
 use xipsec::port::xdp::probe::Facts;
-use xipsec::port::xdp::{Attachment, Opening, Statistics, XdpPort};
+use xipsec::port::xdp::program::{AttachMode, Entry, SteerProgram, SteerSettings};
+use xipsec::port::xdp::{Opening, Statistics, XdpPort};
 use xipsec::port::{Buffer, Burst, Frame, Port};
-use xipsec_bench::redirect::Redirect;
 
 /// Empty rounds before a worker sleeps: long enough to bridge the gaps of a busy wire.
 const SPINS: u32 = 200;
@@ -49,9 +48,6 @@ struct Arguments {
     /// How XDP is attached.
     #[arg(long, value_enum, default_value = "native")]
     mode: Mode,
-    /// The XDP object.
-    #[arg(long)]
-    object: PathBuf,
 }
 
 type Mac = [u8; 6];
@@ -63,25 +59,30 @@ enum Mode {
 }
 
 /// One interface with its program and what restores it.
-struct Side {
+struct Interface {
     facts: Facts,
-    redirect: Redirect,
+    program: SteerProgram,
     destination: Option<Mac>,
     _offloads: Offloads,
 }
 
-impl Side {
-    fn new(name: &str, destination: Option<Mac>, mode: Mode, object: &[u8]) -> Result<Self> {
-        let attachment = mode.into();
+impl Interface {
+    fn new(name: &str, destination: Option<Mac>, mode: Mode) -> Result<Self> {
         let facts = Facts::probe(name)?;
         if facts.needs_frags() {
             bail!("{name}: MTU {} takes packets of several frames", facts.mtu);
         }
-        let (offloads, _) = Offloads::switch_off(name, attachment)?;
-        let redirect = Redirect::attach(object, name, attachment)?;
+        let (offloads, _) = Offloads::switch_off(name, mode.into())?;
+        // The side matters to steering only, and this program does not steer.
+        let settings = SteerSettings {
+            entry: Entry::RedirectAll,
+            ..SteerSettings::new(Side::Unprotected, facts.mac, facts.receive_queues)
+        };
+        let mut program = SteerProgram::load(name, &settings)?;
+        program.attach(mode.into())?;
         Ok(Self {
             facts,
-            redirect,
+            program,
             destination,
             _offloads: offloads,
         })
@@ -98,7 +99,7 @@ impl Side {
             frags: false,
         };
         let (port, _) = XdpPort::open(&opening)?;
-        self.redirect.insert(queue, port.socket())?;
+        self.program.insert_socket(queue, port.socket())?;
         Ok(Direction {
             port,
             source: self.facts.mac,
@@ -108,7 +109,7 @@ impl Side {
     }
 }
 
-impl From<Mode> for Attachment {
+impl From<Mode> for AttachMode {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Native => Self::Native,
@@ -134,10 +135,9 @@ struct Direction {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let object = std::fs::read(&arguments.object).context("reading the XDP object")?;
     let mode = arguments.mode;
-    let mut left = Side::new(&arguments.left, arguments.left_mac, mode, &object)?;
-    let mut right = Side::new(&arguments.right, arguments.right_mac, mode, &object)?;
+    let mut left = Interface::new(&arguments.left, arguments.left_mac, mode)?;
+    let mut right = Interface::new(&arguments.right, arguments.right_mac, mode)?;
     let queues = left.facts.receive_queues;
     if queues != right.facts.receive_queues {
         bail!("the two interfaces have different numbers of receive queues");

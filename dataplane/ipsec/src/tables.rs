@@ -9,9 +9,10 @@ use hashbrown::HashSet;
 
 use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
+use crate::sa::Sa;
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
-use crate::sa::{Sa, SaSlot};
+use crate::verdict::DropReason;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
 const NAT_TRAVERSAL: u16 = 4500;
@@ -253,24 +254,29 @@ impl Tables {
             .zip(names.chain([BUILTIN_LOCAL, BUILTIN_UNMATCHED]))
     }
 
-    /// The policy's SA for what leaves: the newest single one that `worker` may use.
+    /// The policy's SA for what leaves: the newest, or the worker's own of several (RFC 9611).
+    ///
+    /// # Errors
+    /// [`DropReason::Unsupported`] for a bundle, [`DropReason::SaExpired`] for an SA that is gone.
     //= T55 T70 (RFC 4301 section 4.1)
-    #[must_use]
-    pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Option<&Sa> {
-        let single = |bundle: &Vec<SaSlot>| match bundle[..] {
-            [slot] => self.sad.by_slot(slot).map(|sa| &**sa),
-            _ => None,
+    pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Result<&Sa, DropReason> {
+        let Some(&[slot]) = policy.bundles.last().map(Vec::as_slice) else {
+            return Err(DropReason::Unsupported);
         };
-        let newest = policy.bundles.last().and_then(single)?;
+        let newest = self.sad.by_slot(slot).ok_or(DropReason::SaExpired)?;
         if !newest.parameters.per_worker {
-            return Some(newest);
+            return Ok(newest);
         }
         let shared = || {
-            let several = policy.bundles.iter().filter_map(single);
-            several.filter(|sa| sa.parameters.per_worker)
+            let single = policy.bundles.iter().filter_map(|bundle| match bundle[..] {
+                [slot] => self.sad.by_slot(slot),
+                _ => None,
+            });
+            single.filter(|sa| sa.parameters.per_worker)
         };
-        let count = shared().count();
-        shared().nth(usize::from(worker) % count.max(1))
+        let count = shared().count().max(1);
+        let chosen = shared().nth(usize::from(worker) % count);
+        Ok(chosen.unwrap_or(newest))
     }
 }
 

@@ -13,7 +13,6 @@ fn gateway() -> [Namespace; 2] {
     let [gateway, peer] = [Namespace::new(), Namespace::new()];
     for name in ["wan0", "lan0", "other0"] {
         join(&gateway, name, &peer, name);
-        gateway.sysctl(&format!("net.ipv6.conf.{name}.accept_dad=0"));
     }
     gateway.ip("addr add 192.0.2.1/24 dev wan0");
     gateway.ip("addr add 10.1.0.1/16 dev lan0");

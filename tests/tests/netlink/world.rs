@@ -40,6 +40,8 @@ impl Namespace {
         );
         let namespace = Self { name };
         namespace.ip("link set lo up");
+        // Addresses are usable at once.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad=0");
         namespace
     }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use xipsec::port::xdp::Attachment;
+use xipsec::port::xdp::program::AttachMode;
 
 // include/uapi/linux/bpf.h
 const MAP_CREATE: libc::c_long = 0;
@@ -67,7 +67,7 @@ pub(crate) struct Redirect {
 }
 
 impl Redirect {
-    pub(crate) fn attach(index: u32, attachment: Attachment, frags: bool) -> io::Result<Self> {
+    pub(crate) fn attach(index: u32, mode: AttachMode, frags: bool) -> io::Result<Self> {
         let map = Attributes::new()
             .word(0, MAP_TYPE_XSKMAP)
             .word(4, 4)
@@ -91,15 +91,15 @@ impl Redirect {
             .word(44, if frags { HAS_FRAGS } else { 0 })
             .word(68, ATTACH_TYPE_XDP)
             .open(PROGRAM_LOAD)?;
-        let mode = match attachment {
-            Attachment::Native => NATIVE,
-            Attachment::Generic => GENERIC,
+        let flag = match mode {
+            AttachMode::Native => NATIVE,
+            AttachMode::Generic => GENERIC,
         };
         let link = Attributes::new()
             .descriptor(0, &program)
             .word(4, index)
             .word(8, ATTACH_TYPE_XDP)
-            .word(12, mode)
+            .word(12, flag)
             .open(LINK_CREATE)?;
         Ok(Self { map, _link: link })
     }

@@ -9,8 +9,10 @@ pub mod workers;
 
 pub mod publish;
 
-pub mod numbers;
-
 pub mod answers;
 
 pub mod run;
+
+pub mod numbers;
+
+pub mod follow;

@@ -20,11 +20,11 @@ pub mod host_routes;
 
 pub mod guard;
 
-//pub use guard::{Guard, GuardError, PortSide};
-//pub use host_routes::{HostRoute, HostRoutes};
+pub use guard::{Guard, GuardCount, GuardError, GuardParameters, PortSide};
+pub use host_routes::{HostRoute, HostRoutes};
 pub use kernel::{Kernel, NetlinkError};
 pub use mirror::Mirror;
-//pub use neighbors::{NeighborKeeper, NextHop};
+pub use neighbors::{NeighborKeeper, NextHop, REFRESH};
 pub use tables::{Changes, LinkFacts, View};
 
 /// The mark of what we put into the kernel's tables (`proto` in the output of `ip`), by which a

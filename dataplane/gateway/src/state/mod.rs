@@ -3,6 +3,31 @@
 //! No (key, IV) twice, over crashes too: a number is used only when a block that contains it is
 //! on disk as reserved. See docs/ARCHITECTURE.md, "What outlives a restart".
 
+// Import order, top to bottom. Blank lines keep rustfmt from sorting it.
+
+mod error;
+
+mod contents;
+
+mod identity;
+
+mod store;
+
+mod block;
+
+mod keeper;
+
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+pub use contents::Contents;
+pub use error::StateError;
+pub use keeper::{End, Grant, Keeper, unreserved};
+pub use store::{Directory, Store};
+pub use upkeep::{Shown, accept_loss, init, recorded, show};
+
 use ipsec::sa::association::Direction;
 
 /// Names a key without telling it: a keyed hash of algorithm, key and salt.
@@ -23,6 +48,8 @@ pub struct Record {
     pub reserved_end: u64,
     /// XORed into the IV of counter modes; drawn when the record was made.
     pub iv_mask: u64,
+    /// The kernel's boot in which the record was made, as `boot_id` has it; zero where unknown.
+    pub boot: [u8; 16],
     /// The exact window of a clean stop (in), as `ipsec::sa::state` exports it; empty after a
     /// crash.
     pub window: Vec<u8>,

@@ -72,3 +72,24 @@ fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_what_the_inner_header_states() {
+        let mut text = [0; 64];
+        text[3] = 50;
+        text[63] = 4;
+        assert_eq!(carried(&text), 50);
+        text[2] = 1;
+        assert_eq!(carried(&text), 64);
+        text[63] = 59;
+        assert_eq!(carried(&text), 0);
+        text[63] = 41;
+        assert_eq!(carried(&text), 40);
+        assert_eq!(carried(&[]), 0);
+        assert_eq!(carried(&[4]), 0);
+    }
+}

@@ -86,3 +86,49 @@ fn trailer(text: &[u8]) -> Result<(u8, usize), DropReason> {
         Err(DropReason::BadPadding)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    //= test T32
+    //= test T33
+    #[test]
+    fn a_trailer_counts_from_one() {
+        let bad = Err(DropReason::BadPadding);
+        assert_eq!(trailer(&[9, 0, 4]), Ok((4, 1)));
+        assert_eq!(trailer(&[9, 1, 2, 2, 41]), Ok((41, 1)));
+        assert_eq!(trailer(&[1, 1, 59]), Ok((59, 0)));
+        assert_eq!(trailer(&[1, 2, 59]), bad);
+        assert_eq!(trailer(&[2, 1, 59]), bad);
+        assert_eq!(trailer(&[4]), bad);
+        assert_eq!(trailer(&[]), bad);
+        let longest: Vec<u8> = (1..=255).chain([255, 4]).collect();
+        assert_eq!(trailer(&longest), Ok((4, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(mut text in prop::collection::vec(any::<u8>(), 0..300), outer: u8) {
+            if let Ok(Content::Packet(inner)) = decide(&mut text, outer) {
+                prop_assert!(usize::from(inner.length) <= text.len());
+            }
+        }
+
+        /// Texts that come further than random ones do.
+        #[test]
+        fn no_inner_header_panics(
+            header in prop::collection::vec(any::<u8>(), 0..120),
+            first in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
+            next in prop_oneof![Just(4_u8), Just(41), any::<u8>()],
+            outer: u8,
+        ) {
+            let mut text = vec![first];
+            text.extend(header);
+            text.extend([0, next]);
+            let _ = decide(&mut text, outer);
+        }
+    }
+}

@@ -56,3 +56,49 @@ fn decide(packet: &Packet, limit: u16) -> Fit {
         Fit::Fragment(told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Fragment, Upper};
+
+    fn packet(version: Version, length: u16, dont_fragment: bool) -> Packet {
+        Packet {
+            source: 1,
+            destination: 2,
+            length,
+            upper_offset: 20,
+            identification: 0,
+            upper: Upper::Opaque,
+            version,
+            protocol: 17,
+            hop_limit: 64,
+            traffic_class: 0,
+            fragment: Fragment::Whole,
+            dont_fragment,
+        }
+    }
+
+    //= test T15
+    //= test T61
+    //= test T132
+    #[test]
+    fn the_inner_packet_decides() {
+        let v4 = |length, limit| decide(&packet(Version::V4, length, false), limit);
+        let v4_df = |length, limit| decide(&packet(Version::V4, length, true), limit);
+        let v6 = |length, limit| decide(&packet(Version::V6, length, true), limit);
+        assert_eq!(v4(1400, 1400), Fit::Whole);
+        assert_eq!(v4(1401, 1400), Fit::Fragment(1400));
+        assert_eq!(v4_df(1400, 1400), Fit::Whole);
+        assert_eq!(v4_df(1401, 1400), Fit::TooBig(1400));
+        assert_eq!(v6(1401, 1400), Fit::TooBig(1400));
+        assert_eq!(v6(1281, 1200), Fit::TooBig(1280));
+        assert_eq!(v6(1280, 1200), Fit::OuterFragments);
+        assert_eq!(v6(1200, 1200), Fit::Whole);
+        assert_eq!(v4_df(68, 40), Fit::OuterFragments);
+        assert_eq!(v4_df(69, 40), Fit::TooBig(68));
+        assert_eq!(v4(68, 40), Fit::OuterFragments);
+        assert_eq!(v4(69, 40), Fit::Fragment(68));
+        assert_eq!(v6(1280, 0), Fit::OuterFragments);
+    }
+}

@@ -66,9 +66,7 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
         Action::Discard => return Err(DropReason::PolicyDiscard),
         Action::Protect => {}
     }
-    let sa = tables
-        .outbound_sa(policy, context.worker)
-        .ok_or(DropReason::Unsupported)?;
+    let sa = tables.outbound_sa(policy, context.worker)?;
     carries(sa)?;
     item.sa = Some(sa);
     match context.states.adopt(sa) {

@@ -83,3 +83,63 @@ impl Shape {
         usize::from(limit).saturating_sub(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    //= test T06
+    //= test T07
+    #[test]
+    fn known_shapes() {
+        let gcm = Shape {
+            ip: 20,
+            udp: 0,
+            iv: 8,
+            alignment: 4,
+            icv: 16,
+        };
+        // 20 + 8 + 8 + 100 + 2 of padding + 2 + 16
+        assert_eq!((gcm.padding(100), gcm.sealed(100)), (2, 156));
+        assert_eq!(gcm.largest_inner(1500), 1446);
+        let cbc = Shape {
+            ip: 40,
+            udp: 8,
+            iv: 16,
+            alignment: 16,
+            icv: 12,
+        };
+        assert_eq!((cbc.padding(100), cbc.sealed(100)), (10, 196));
+        assert_eq!(cbc.largest_inner(1500), 1406);
+        assert_eq!(cbc.largest_inner(80), 0);
+    }
+
+    proptest! {
+        //= test T06
+        #[test]
+        fn the_least_padding_aligns(length in 0_usize..70_000, power in 2_u32..5) {
+            let shape = Shape { ip: 20, udp: 0, iv: 8, alignment: 1 << power, icv: 16 };
+            let padding = shape.padding(length);
+            prop_assert_eq!((length + padding + ESP_TRAILER) % shape.alignment, 0);
+            prop_assert!(padding < shape.alignment);
+        }
+
+        //= test T12
+        #[test]
+        fn hiding_bytes_reach_the_aim_and_never_leave_the_mtu(
+            length in 20_usize..2000, aim: u16, mtu in 1280_u16..2000,
+        ) {
+            let shape = Shape { ip: 20, udp: 8, iv: 8, alignment: 4, icv: 16 };
+            let tfc = shape.tfc(length, aim, mtu);
+            if tfc > 0 {
+                prop_assert!(shape.sealed(length + tfc) <= mtu.into());
+                let limit = shape.largest_inner(mtu);
+                prop_assert_eq!(length + tfc, usize::from(aim.min(limit)));
+            } else {
+                prop_assert!(length >= usize::from(aim.min(shape.largest_inner(mtu))));
+            }
+        }
+    }
+}

@@ -42,17 +42,29 @@ type Pair = (u128, u128);
 struct Table {
     /// The best rank in it.
     best: u32,
-    local_mask: u128,
     remote_mask: u128,
-    /// Bits in the answers of [`Lengths::covering`].
-    local_bit: u64,
+    /// Bit in the answer of [`Lengths::covering`].
     remote_bit: u64,
     trees: HashMap<Pair, Tree, foldhash::fast::RandomState>,
 }
 
+/// The tables of one local prefix length.
+#[derive(Debug)]
+struct Group {
+    /// The best rank in it.
+    best: u32,
+    local_mask: u128,
+    /// Bit in the answer of [`Lengths::covering`].
+    local_bit: u64,
+    /// The best first.
+    tables: Vec<Table>,
+}
+
 #[derive(Debug, Default)]
 struct Family {
-    tables: Vec<Table>,
+    /// The best first.
+    groups: Vec<Group>,
+    table_count: usize,
     local: Lengths,
     remote: Lengths,
 }
@@ -118,25 +130,33 @@ impl Family {
         }
         let local = Lengths::new(prefixes(&members, |(local, _), (bits, _)| (local, bits)));
         let remote = Lengths::new(prefixes(&members, |(_, remote), (_, bits)| (remote, bits)));
-        let mut tables: Vec<Table> = members
-            .into_iter()
-            .map(|((local_length, remote_length), buckets)| Table {
-                best: buckets
-                    .values()
-                    .filter_map(|candidates| candidates.first())
-                    .map(|candidate| candidate.rank)
-                    .min()
-                    .unwrap_or(u32::MAX),
-                local_mask: Prefix::mask(local_length),
+        let table_count = members.len();
+        let mut groups: HashMap<u8, Vec<Table>> = HashMap::new();
+        for ((local_length, remote_length), buckets) in members {
+            let ranks = buckets.values().filter_map(|candidates| candidates.first());
+            groups.entry(local_length).or_default().push(Table {
+                best: ranks.map(|candidate| candidate.rank).min().unwrap_or(0),
                 remote_mask: Prefix::mask(remote_length),
-                local_bit: local.bit(local_length),
                 remote_bit: remote.bit(remote_length),
                 trees: compile(buckets, version, selectors),
+            });
+        }
+        let mut groups: Vec<Group> = groups
+            .into_iter()
+            .map(|(length, mut tables)| {
+                tables.sort_by_key(|table| table.best);
+                Group {
+                    best: tables.first().map_or(0, |table| table.best),
+                    local_mask: Prefix::mask(length),
+                    local_bit: local.bit(length),
+                    tables,
+                }
             })
             .collect();
-        tables.sort_by_key(|table| table.best);
+        groups.sort_by_key(|group| group.best);
         Self {
-            tables,
+            groups,
+            table_count,
             local,
             remote,
         }
@@ -149,7 +169,7 @@ impl Family {
         direction: Direction,
         sides: Sides,
     ) -> Option<u32> {
-        let (local, remote) = if self.tables.len() > PROBED_BLINDLY {
+        let (local, remote) = if self.table_count > PROBED_BLINDLY {
             (
                 self.local.covering(sides.local),
                 self.remote.covering(sides.remote),
@@ -158,21 +178,27 @@ impl Family {
             (u64::MAX, u64::MAX)
         };
         let mut best = u32::MAX;
-        for table in &self.tables {
-            if table.best >= best {
+        for group in &self.groups {
+            if group.best >= best {
                 break;
             }
-            if table.local_bit & local == 0 || table.remote_bit & remote == 0 {
+            if group.local_bit & local == 0 {
                 continue;
             }
-            let pair = (
-                sides.local & table.local_mask,
-                sides.remote & table.remote_mask,
-            );
-            if let Some(tree) = table.trees.get(&pair)
-                && let Some(rank) = tree.first(selectors, packet, direction)
-            {
-                best = best.min(rank);
+            let prefix = sides.local & group.local_mask;
+            for table in &group.tables {
+                if table.best >= best {
+                    break;
+                }
+                if table.remote_bit & remote == 0 {
+                    continue;
+                }
+                let pair = (prefix, sides.remote & table.remote_mask);
+                if let Some(tree) = table.trees.get(&pair)
+                    && let Some(rank) = tree.first(selectors, packet, direction)
+                {
+                    best = best.min(rank);
+                }
             }
         }
         (best != u32::MAX).then_some(best)

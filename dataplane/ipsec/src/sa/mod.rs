@@ -15,3 +15,7 @@ pub mod database;
 
 pub use association::{Sa, SaParameters, SaSlot};
 pub use state::SaState;
+
+/// SAs to test with.
+#[cfg(test)]
+pub(crate) mod sample;

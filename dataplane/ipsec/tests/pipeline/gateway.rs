@@ -45,23 +45,19 @@ pub(crate) const GCM: Suite = Suite {
     integrity: None,
 };
 
-/// Every suite that the transform knows, with keys of the right length.
+/// Every cipher, those without integrity of their own with a MAC, and every MAC.
 pub(crate) fn suites() -> Vec<Suite> {
-    let aead = [
-        Encryption::AesGcm { bits: 128, icv: 16 },
-        Encryption::AesGcm { bits: 256, icv: 16 },
-        Encryption::ChaCha20Poly1305,
-    ];
-    let mac = [Integrity::Sha1_96, Integrity::Sha256_128];
-    let aead = aead.map(|encryption| Suite {
+    let ciphers = Encryption::ALL.map(|encryption| Suite {
         encryption,
-        integrity: None,
+        integrity: (!encryption.is_aead()).then_some(Integrity::Sha256_128),
     });
-    let mac = mac.map(|integrity| Suite {
+    let macs = Integrity::ALL.map(|integrity| Suite {
         encryption: Encryption::Null,
         integrity: Some(integrity),
     });
-    aead.into_iter().chain(mac).collect()
+    let all = ciphers.into_iter().chain(macs);
+    all.filter(|suite| suite.check(Protocol::Esp).is_ok())
+        .collect()
 }
 
 fn key(length: usize, first: u8) -> Secret {

@@ -1,7 +1,7 @@
 //! What one gateway seals the other opens, byte for byte.
 
 use ipsec::packet::{Version, parse};
-use ipsec::sa::association::UdpEncapsulation;
+use ipsec::sa::association::{DontFragment, Dscp, FlowLabel, UdpEncapsulation};
 use proptest::prelude::*;
 
 use crate::gateway::{A, A6, B, B6, In, Out, distinct, pair, pair_of, suites, with_suite};
@@ -142,20 +142,51 @@ fn the_machines_own_packets_keep_their_hop_limit() {
     assert_eq!(b.receive(&[sealed]).remove(0).1, packet.bytes());
 }
 
-//= test T73
+//= test T58
+//= test T60
+//= test T63
+//= test T141
 #[test]
 fn the_outer_header_is_as_the_sa_says() {
-    let (mut a, _) = pair(|sa| sa.hop_limit = 33);
     let packet = Udp {
         traffic_class: 0xb9,
         flags_and_offset: 0x4000,
         ..v4(100)
     };
+    let open = Udp {
+        flags_and_offset: 0,
+        ..packet.clone()
+    };
+    let (mut a, _) = pair(|sa| sa.hop_limit = 33);
     let outer = parse(&a.seal(&packet.bytes())).unwrap();
     assert_eq!((outer.hop_limit, outer.traffic_class), (33, 0xb9));
+    assert_eq!((outer.version, outer.protocol), (Version::V4, 50));
+    assert_eq!((outer.length, outer.upper_offset), (156, 20));
     assert!(outer.dont_fragment);
-    assert_eq!(outer.version, Version::V4);
-    assert_eq!(outer.protocol, 50);
+    assert!(!parse(&a.seal(&open.bytes())).unwrap().dont_fragment);
+    assert!(parse(&a.seal(&v6(100).bytes())).unwrap().dont_fragment);
+    let (mut a, _) = pair(|sa| {
+        sa.dont_fragment = DontFragment::Clear;
+        sa.dscp = Dscp::Fixed(10);
+        sa.ecn = false;
+    });
+    let outer = parse(&a.seal(&packet.bytes())).unwrap();
+    assert_eq!((outer.dont_fragment, outer.traffic_class), (false, 40));
+    let (mut a, _) = pair(|sa| sa.dont_fragment = DontFragment::Set);
+    assert!(parse(&a.seal(&open.bytes())).unwrap().dont_fragment);
+}
+
+//= test T117
+#[test]
+fn the_outer_flow_label_is_the_flows_own_or_zero() {
+    let label = |sealed: &[u8]| u32::from_be_bytes(sealed[..4].try_into().unwrap()) & 0xf_ffff;
+    let (mut a, _) = pair_of(A6, B6, |_| {});
+    let mut labels = [v6(100), v6(100), v4(100)].map(|packet| label(&a.seal(&packet.bytes())));
+    assert_eq!(labels[0], labels[1]);
+    assert_ne!(labels[1], labels[2]);
+    let (mut a, _) = pair_of(A6, B6, |sa| sa.flow_label = FlowLabel::Zero);
+    labels[0] = label(&a.seal(&v6(100).bytes()));
+    assert_eq!(labels[0], 0);
 }
 
 /// The outer ECN field of an IPv4 packet set to `mark`, its checksum too.
@@ -197,7 +228,7 @@ proptest! {
     #[test]
     fn any_burst_passes(
         lengths in prop::collection::vec((28_usize..1300, any::<bool>(), any::<u8>()), 1..130),
-        suite in 0_usize..5,
+        suite in 0..suites().len(),
         tfc in 0_u16..1600,
         esn: bool,
     ) {

@@ -1,4 +1,5 @@
-//! Why a port cannot be: one line for each cause, which says what to do.
+//! Why a port cannot be: one line for each cause, which says what to do. (Of the XDP program:
+//! [`super::program::ProgramError`].)
 
 use std::error::Error;
 use std::io;
@@ -8,8 +9,6 @@ use rustix::io::Errno;
 /// What was being done when the kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Attaching the XDP program.
-    Attach,
     /// Making the packet memory.
     Memory,
     /// Binding the socket.
@@ -24,10 +23,10 @@ pub enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
     /// No interface of that name.
-    #[error("port {0}: no such interface here (see `ip link`)")]
+    #[error("{0}: no such interface (`ip link` lists them)")]
     NoInterface(String),
     /// An interface that XDP does not serve as a port.
-    #[error("port {name}: {kind} cannot be a port ({remedy})")]
+    #[error("{name}: {kind} cannot be a port ({remedy})")]
     Kind {
         /// The interface.
         name: String,
@@ -38,7 +37,7 @@ pub enum PortError {
     },
     /// More receive than transmit queues.
     #[error(
-        "port {name}: {receive} receive queues but only {transmit} transmit queues \
+        "{name}: {receive} receive queues but only {transmit} transmit queues \
          (ethtool -L {name} rx {transmit} tx {transmit})"
     )]
     Queues {
@@ -51,7 +50,7 @@ pub enum PortError {
     },
     /// Packets of several frames are needed and missing.
     #[error(
-        "port {name}: MTU {mtu} is over {limit}, and packets of several frames (frags) are missing: \
+        "{name}: MTU {mtu} is over {limit}, and packets of several frames (frags) are missing: \
          {why} (ip link set {name} mtu {limit})"
     )]
     Mtu {
@@ -65,7 +64,7 @@ pub enum PortError {
         why: String,
     },
     /// Zero copy was demanded.
-    #[error("port {name}: zero_copy = \"on\": {why} (zero_copy = \"auto\")")]
+    #[error("{name}: zero_copy = \"on\": {why} (zero_copy = \"auto\")")]
     ZeroCopy {
         /// The interface.
         name: String,
@@ -73,7 +72,7 @@ pub enum PortError {
         why: String,
     },
     /// A refusal of the kernel that has a known cause.
-    #[error("port {name}: {what}: {why} ({remedy})")]
+    #[error("{name}: {what}: {why} ({remedy})")]
     Refused {
         /// The interface, and the queue where it matters.
         name: String,
@@ -85,7 +84,7 @@ pub enum PortError {
         remedy: &'static str,
     },
     /// A refusal of the kernel that has none.
-    #[error("port {name}: {what}: {why} (see dmesg)")]
+    #[error("{name}: {what}: {why} (see dmesg)")]
     Kernel {
         /// The interface, and the queue where it matters.
         name: String,
@@ -100,7 +99,6 @@ pub enum PortError {
 #[must_use]
 pub fn explain(operation: Operation, name: &str, error: &io::Error) -> PortError {
     let what = match operation {
-        Operation::Attach => "attaching the XDP program",
         Operation::Memory => "making packet memory",
         Operation::Bind => "binding an AF_XDP socket",
         Operation::Probe => "asking about the interface",
@@ -116,11 +114,6 @@ pub fn explain(operation: Operation, name: &str, error: &io::Error) -> PortError
         (Some(Errno::PERM | Errno::ACCESS), _) => refused(
             "not permitted",
             "run as root or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK",
-        ),
-        (Some(Errno::BUSY | Errno::EXIST), Operation::Attach) => refused(
-            "another XDP program sits there",
-            "see `ip link show` for its id and stop the program that owns it, or detach it with \
-             `ip link set DEVICE xdp off`",
         ),
         (Some(Errno::BUSY), Operation::Bind) => refused(
             "another AF_XDP socket holds this queue",
@@ -138,10 +131,6 @@ pub fn explain(operation: Operation, name: &str, error: &io::Error) -> PortError
         (Some(Errno::OPNOTSUPP), _) => refused(
             "the driver or the kernel cannot",
             "xdp_mode = \"generic\" works with every Ethernet driver",
-        ),
-        (Some(Errno::INVAL), Operation::Attach) => refused(
-            "the driver refuses",
-            "lower the MTU, switch off LRO, or take xdp_mode = \"generic\"",
         ),
         (Some(Errno::AFNOSUPPORT), _) => refused(
             "this kernel has no AF_XDP",
@@ -177,32 +166,26 @@ mod tests {
         let lines = [
             (
                 line(Operation::Bind, Errno::PERM),
-                "port wan0: binding an AF_XDP socket: not permitted (run as root or with \
+                "wan0: binding an AF_XDP socket: not permitted (run as root or with \
                  CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK)",
             ),
             (
                 line(Operation::Bind, Errno::BUSY),
-                "port wan0: binding an AF_XDP socket: another AF_XDP socket holds this queue (stop \
+                "wan0: binding an AF_XDP socket: another AF_XDP socket holds this queue (stop \
                  the program that owns it; `ss --xdp` lists them)",
             ),
             (
-                line(Operation::Attach, Errno::BUSY),
-                "port wan0: attaching the XDP program: another XDP program sits there (see `ip \
-                 link show` for its id and stop the program that owns it, or detach it with `ip \
-                 link set DEVICE xdp off`)",
-            ),
-            (
                 line(Operation::Probe, Errno::NODEV),
-                "port wan0: no such interface here (see `ip link`)",
+                "wan0: no such interface (`ip link` lists them)",
             ),
             (
                 line(Operation::Memory, Errno::NOMEM),
-                "port wan0: making packet memory: out of memory (lower umem.frames or rings, or \
+                "wan0: making packet memory: out of memory (lower umem.frames or rings, or \
                  the number of queues with `ethtool -L`)",
             ),
             (
                 line(Operation::Memory, Errno::NOBUFS),
-                "port wan0: making packet memory: the limit of locked memory is reached (grant \
+                "wan0: making packet memory: the limit of locked memory is reached (grant \
                  CAP_IPC_LOCK or set LimitMEMLOCK=infinity)",
             ),
         ];

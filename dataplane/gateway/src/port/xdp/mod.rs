@@ -1,12 +1,22 @@
 //! AF_XDP ports: one socket per queue, each with its own packet memory.
 //!
 //! A start goes: [`probe::Facts`] of the interface, [`offload::Offloads`] that XDP needs switched
-//! off, the program, then [`XdpPort::open`] per queue and only then the socket into the program's
-//! map, so that no packet meets an empty fill ring. Every automatic choice on the way is a
-//! [`Choice`], printed at start and shown by `port list`.
+//! off, [`program::SteerProgram`], [`XdpPort::open`] per queue, and only then the socket into the
+//! program's map, so that no packet meets an empty fill ring. Every automatic choice on the way is
+//! a [`Choice`], printed at start and shown by `port list`.
 //!
 //! Unsafe code stays in `frame` (the bytes of a token), `umem` (where they are), `rings` (who owns
 //! them) and `socket` (opening one).
+
+pub mod steer;
+
+mod occupant;
+
+mod error;
+
+mod mirror;
+
+pub mod program;
 
 mod wakeup;
 
@@ -28,19 +38,10 @@ pub mod offload;
 
 mod socket;
 
-pub mod steer;
-
-mod occupant;
-
-mod error;
-
-mod mirror;
-
-pub mod program;
-
 pub use diagnose::PortError;
+pub use program::AttachMode as Attachment;
 pub use queue::Kicks;
-pub use socket::{Attachment, Opening, Statistics, XdpPort};
+pub use socket::{Opening, Statistics, XdpPort};
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use super::Choice;
 use super::diagnose::{self, Operation, PortError};
-use super::socket::Attachment;
+use super::program::AttachMode;
 use crate::port::interface::{Control, Switch};
 
 /// What was switched off on one interface, to be switched on again.
@@ -18,10 +18,7 @@ impl Offloads {
     ///
     /// # Errors
     /// What the kernel refuses. What was switched off by then is on again.
-    pub fn switch_off(
-        name: &str,
-        attachment: Attachment,
-    ) -> Result<(Self, Vec<Choice>), PortError> {
+    pub fn switch_off(name: &str, mode: AttachMode) -> Result<(Self, Vec<Choice>), PortError> {
         let explain = |error| diagnose::explain(Operation::Offload, name, &error);
         let mut offloads = Self {
             name: name.to_owned(),
@@ -29,7 +26,7 @@ impl Offloads {
             switched_off: Vec::new(),
         };
         let mut choices = Vec::new();
-        for (switch, what, why) in unwelcome(attachment) {
+        for (switch, what, why) in unwelcome(mode) {
             // What the driver does not know is not on.
             if !offloads.control.is_on(name, switch).unwrap_or(false) {
                 continue;
@@ -61,13 +58,13 @@ impl Drop for Offloads {
     }
 }
 
-fn unwelcome(attachment: Attachment) -> Vec<(Switch, &'static str, &'static str)> {
+fn unwelcome(mode: AttachMode) -> Vec<(Switch, &'static str, &'static str)> {
     let mut all = vec![(
         Switch::ReceiveVlan,
         "rx-vlan-offload",
         "else XDP cannot tell a VLAN's packet from an untagged one",
     )];
-    if attachment == Attachment::Generic {
+    if mode == AttachMode::Generic {
         let why = "generic XDP drops merged packets at the socket";
         all.push((Switch::Gro, "generic-receive-offload", why));
         all.push((Switch::Lro, "large-receive-offload", why));
@@ -81,13 +78,13 @@ mod tests {
 
     #[test]
     fn merging_is_unwelcome_in_generic_mode_only() {
-        let names = |attachment| -> Vec<_> {
-            unwelcome(attachment)
+        let names = |mode| -> Vec<_> {
+            unwelcome(mode)
                 .into_iter()
                 .map(|(_, what, _)| what)
                 .collect()
         };
-        assert_eq!(names(Attachment::Native), ["rx-vlan-offload"]);
-        assert_eq!(names(Attachment::Generic).len(), 3);
+        assert_eq!(names(AttachMode::Native), ["rx-vlan-offload"]);
+        assert_eq!(names(AttachMode::Generic).len(), 3);
     }
 }

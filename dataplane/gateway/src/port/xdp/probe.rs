@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use super::diagnose::{self, Operation, PortError};
-use super::socket::Attachment;
+use super::program::AttachMode;
 use crate::port::interface::{Channels, Control};
 
 /// Largest MTU whose packets are sure to lie in one frame: a page without XDP's headroom, the
@@ -89,10 +89,10 @@ impl Facts {
     ///
     /// # Errors
     /// The kernel is too old.
-    pub fn check_mtu(&self, attachment: Attachment) -> Result<(), PortError> {
-        let (since, what) = match attachment {
-            Attachment::Native => (FRAGS_SINCE, "AF_XDP"),
-            Attachment::Generic => (GENERIC_FRAGS_SINCE, "generic XDP"),
+    pub fn check_mtu(&self, mode: AttachMode) -> Result<(), PortError> {
+        let (since, what) = match mode {
+            AttachMode::Native => (FRAGS_SINCE, "AF_XDP"),
+            AttachMode::Generic => (GENERIC_FRAGS_SINCE, "generic XDP"),
         };
         if self.needs_frags() && kernel_version() < since {
             let (major, minor) = since;
@@ -114,9 +114,8 @@ impl Facts {
 
     /// Whoever sends to this port may leave TCP and UDP checksums to "hardware" that never comes.
     #[must_use]
-    pub fn may_carry_unfinished_checksums(&self, attachment: Attachment) -> bool {
-        attachment == Attachment::Generic
-            || matches!(self.driver.as_str(), "veth" | "tun" | "virtio_net")
+    pub fn may_carry_unfinished_checksums(&self, mode: AttachMode) -> bool {
+        mode == AttachMode::Generic || matches!(self.driver.as_str(), "veth" | "tun" | "virtio_net")
     }
 }
 

@@ -16,6 +16,7 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, SocketConfig};
 use super::Choice;
 use super::diagnose::{self, Operation, PortError, cause};
 use super::frame::{Received, Slot, Transmit};
+use super::program::AttachMode;
 use super::queue::{Kicks, Queue};
 use super::rings::KernelQueues;
 use super::umem::Memory;
@@ -30,15 +31,6 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// SOL_XDP's option for descriptors per kick, Linux 6.17 (include/uapi/linux/if_xdp.h).
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// How the XDP program came to be attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attachment {
-    /// In the driver.
-    Native,
-    /// In the stack.
-    Generic,
-}
-
 /// What a socket is to be.
 #[derive(Clone, Debug)]
 pub struct Opening<'a> {
@@ -47,7 +39,7 @@ pub struct Opening<'a> {
     /// Its queue.
     pub queue: u32,
     /// How the program is attached: in generic mode there is no zero copy.
-    pub attachment: Attachment,
+    pub attachment: AttachMode,
     /// What configuration asks for.
     pub zero_copy: ZeroCopy,
     /// Sizes of the rings.
@@ -235,7 +227,7 @@ fn bind_with_fall_back(
     };
     let why = match (opening.zero_copy, opening.attachment) {
         (ZeroCopy::Off, _) => "as configured",
-        (_, Attachment::Generic) => "generic mode copies",
+        (_, AttachMode::Generic) => "generic mode copies",
         _ => match bind(opening, BindFlags::XDP_ZEROCOPY) {
             Ok(bound) => {
                 chosen("on", "the driver can");

@@ -6,7 +6,7 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
 use super::super::cbc_mac::CbcMac;
-use super::super::cipher::Cipher;
+use super::super::cipher::{Cipher, Encipher};
 use super::super::mac::{Authenticate, Mac};
 use super::*;
 
@@ -224,7 +224,7 @@ fn aes_cmac() {
 
 /// Encrypts and decrypts by a cipher that wants a MAC beside it.
 fn cipher(encryption: Encryption, key: &str, iv: &str, plain: &[u8], expected: &str) {
-    fn run(cipher: &impl super::super::cipher::Encipher, iv: &[u8], plain: &[u8], sealed: &[u8]) {
+    fn run(cipher: &impl Encipher, iv: &[u8], plain: &[u8], sealed: &[u8]) {
         let mut text = plain.to_vec();
         cipher.encrypt(iv, &mut text).unwrap();
         assert_eq!(text, sealed);

@@ -13,7 +13,7 @@ const LEAF: usize = 8;
 
 /// Entries that cutting may add, as a multiple of the candidates: bounds memory and build time
 /// where selectors overlap.
-const COPIES: usize = 16;
+const COPIES: usize = 4;
 
 /// The value of a port or ICMP field that cannot be seen; one above all that can.
 const UNSEEN: u128 = 1 << 16;

@@ -169,7 +169,7 @@ proptest! {
             if let Ok(number) = window.check(low) {
                 window.accept(number).unwrap();
             }
-            let _ = window.export();
+            drop(window.export());
         }
     }
 }

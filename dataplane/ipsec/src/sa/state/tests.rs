@@ -1,1 +1,216 @@
+//! The state by itself, then its way between workers.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::sa::sample;
+
+const FREE: u64 = u64::MAX;
+
+fn state(direction: Direction, sequence: u64) -> SaState {
+    let parameters = sample::parameters(direction, 0x1001, "192.0.2.1");
+    SaState::new(&parameters, &Start::after(sequence), Time(0))
+}
+
+#[test]
+fn an_outbound_state_gives_numbers_within_the_reservation() {
+    let mut state = state(Direction::Out, 10);
+    assert_eq!(state.check_outbound(10), Err(DropReason::NoReservation));
+    assert_eq!(state.take(10), Err(DropReason::NoReservation));
+    assert_eq!(state.check_outbound(12), Ok(()));
+    assert_eq!(state.sequence(), 10);
+    assert_eq!(state.take(12), Ok(11));
+    assert_eq!(state.take(12), Ok(12));
+    assert_eq!(state.take(12), Err(DropReason::NoReservation));
+    assert_eq!(state.sequence(), 12);
+    assert_eq!(state.check_inbound(13), Err(DropReason::WrongDirection));
+    assert_eq!(state.accept(13, FREE), Err(DropReason::WrongDirection));
+    assert_eq!(state.export(), None);
+}
+
+#[test]
+fn an_inbound_state_takes_no_number_above_the_limit_and_gives_none() {
+    let mut state = state(Direction::In, 100);
+    assert_eq!(state.check_inbound(100), Err(DropReason::Replay));
+    let number = state.check_inbound(109).unwrap();
+    assert_eq!(state.accept(number, 108), Err(DropReason::NoReservation));
+    assert_eq!(state.sequence(), 100);
+    // Held and offered again.
+    assert_eq!(state.accept(number, 109), Ok(Advance::Right));
+    assert_eq!(state.accept(105, 109), Ok(Advance::Inside));
+    assert_eq!(state.accept(105, 109), Err(DropReason::Replay));
+    // A limit that was lowered holds for numbers inside the window too.
+    assert_eq!(state.accept(107, 106), Err(DropReason::NoReservation));
+    assert_eq!(state.accept(105, 104), Err(DropReason::Replay));
+    assert_eq!(state.take(FREE), Err(DropReason::WrongDirection));
+    assert_eq!(state.check_outbound(FREE), Err(DropReason::WrongDirection));
+}
+
+//= test T80
+#[test]
+fn without_anti_replay_no_limit_holds() {
+    let mut parameters = sample::parameters(Direction::In, 0x1001, "192.0.2.1");
+    parameters.replay_window = 0;
+    let mut state = SaState::new(&parameters, &Start::after(5), Time(0));
+    for _ in 0..2 {
+        assert!(state.accept(state.check_inbound(0).unwrap(), 0).is_ok());
+        assert!(state.accept(state.check_inbound(9).unwrap(), 0).is_ok());
+    }
+}
+
+//= test T57
+#[test]
+fn age_counts_from_the_birth() {
+    let limits = Lifetime {
+        soft_seconds: 2,
+        hard_seconds: 3,
+        ..Lifetime::default()
+    };
+    let parameters = sample::parameters(Direction::Out, 0x1001, "192.0.2.1");
+    let state = SaState::new(&parameters, &Start::default(), Time(5 * SECOND));
+    assert_eq!(state.stage(&limits, Time(0)), Stage::Mature);
+    assert_eq!(state.stage(&limits, Time(7 * SECOND - 1)), Stage::Mature);
+    assert_eq!(state.stage(&limits, Time(7 * SECOND)), Stage::Dying);
+    assert_eq!(state.check_lifetime(&limits, Time(8 * SECOND - 1)), Ok(()));
+    assert_eq!(
+        state.check_lifetime(&limits, Time(8 * SECOND)),
+        Err(DropReason::SaExpired)
+    );
+}
+
+//= test T57
+#[test]
+fn exactly_the_hard_packets_are_counted() {
+    let limits = Lifetime {
+        hard_packets: 7,
+        ..Lifetime::default()
+    };
+    let mut state = state(Direction::Out, 0);
+    for _ in 0..20 {
+        if state.check_lifetime(&limits, Time(0)).is_ok() {
+            state.count(100);
+        }
+    }
+    assert_eq!((state.packets(), state.bytes()), (7, 700));
+}
+
+//= test T134
+#[test]
+fn identifications_do_not_repeat_within_65535_packets() {
+    let mut state = state(Direction::Out, 77);
+    let ids: std::collections::HashSet<_> = (0..65_536).map(|_| state.identification()).collect();
+    assert_eq!(ids.len(), 65_536);
+}
+
+#[test]
+fn what_is_published_is_what_is() {
+    let limits = Lifetime {
+        soft_packets: 1,
+        ..Lifetime::default()
+    };
+    let mut state = state(Direction::Out, 40);
+    state.take(FREE).unwrap();
+    state.count(1400);
+    let published = Published::default();
+    state.publish(&limits, Time(0), &published);
+    assert_eq!(published.packets.load(Relaxed), 1);
+    assert_eq!(published.bytes.load(Relaxed), 1400);
+    assert_eq!(published.sequence.load(Relaxed), 41);
+    assert_eq!(published.stage.load(Relaxed), Stage::Dying.number());
+    assert_eq!(published.reserved_end.load(Relaxed), 0);
+}
+
+#[test]
+fn a_clean_stop_keeps_the_exact_window() {
+    let parameters = sample::parameters(Direction::In, 0x1001, "192.0.2.1");
+    let mut state = SaState::new(&parameters, &Start::default(), Time(0));
+    for number in [3, 9, 50] {
+        state.accept(number, FREE).unwrap();
+    }
+    let window = state.export();
+    let start = Start {
+        sequence: 50,
+        window,
+    };
+    let next = SaState::new(&parameters, &start, Time(0));
+    assert_eq!(next.check_inbound(9), Err(DropReason::Replay));
+    assert_eq!(next.check_inbound(10), Ok(10));
+    // A window that does not belong to the number is not believed.
+    let next = SaState::new(
+        &parameters,
+        &Start {
+            sequence: 60,
+            ..start
+        },
+        Time(0),
+    );
+    assert_eq!(next.check_inbound(10), Err(DropReason::Replay));
+    assert_eq!(next.check_inbound(61), Ok(61));
+}
+
+#[test]
+fn the_first_worker_adopts_and_the_others_are_sent_there() {
+    let sa = sample::sa(300, sample::parameters(Direction::Out, 0x1001, "192.0.2.1"));
+    let (mut first, mut second) = (States::new(1), States::new(2));
+    assert!(first.of(sa.slot).is_none());
+    assert_eq!(first.adopt(&sa), Ownership::Mine);
+    assert_eq!(first.adopt(&sa), Ownership::Mine);
+    assert_eq!(second.adopt(&sa), Ownership::Elsewhere(1));
+    assert!(second.of(sa.slot).is_none());
+    assert_eq!(first.of(sa.slot).unwrap().take(FREE), Ok(1));
+    // Parked, the other may have it, and goes on where the first stopped.
+    first.park_all(&[Arc::clone(&sa)]);
+    assert!(first.of(sa.slot).is_none());
+    assert_eq!(second.adopt(&sa), Ownership::Mine);
+    assert_eq!(first.adopt(&sa), Ownership::Elsewhere(2));
+    assert_eq!(second.of(sa.slot).unwrap().take(FREE), Ok(2));
+    // Only its owner parks it.
+    first.park_all(&[Arc::clone(&sa)]);
+    assert_eq!(second.adopt(&sa), Ownership::Mine);
+}
+
+#[test]
+fn a_released_state_is_gone_and_a_slot_used_again_starts_afresh() {
+    let old = sample::sa(5, sample::parameters(Direction::Out, 0x1001, "192.0.2.1"));
+    let mut states = States::new(0);
+    assert_eq!(states.adopt(&old), Ownership::Mine);
+    states.of(old.slot).unwrap().count(1);
+    let new = sample::sa(5, sample::parameters(Direction::Out, 0x1002, "192.0.2.1"));
+    // Without a release too: nobody mistakes the old one's state for the new one's.
+    assert_eq!(states.adopt(&new), Ownership::Mine);
+    assert_eq!(states.of(new.slot).unwrap().packets(), 0);
+    assert!(states.release(new.slot).is_some());
+    assert!(states.release(new.slot).is_none());
+    assert_eq!(states.adopt(&new), Ownership::Gone);
+    assert!(states.of(new.slot).is_none());
+}
+
+#[test]
+fn of_many_workers_at_once_one_adopts() {
+    for round in 0..200 {
+        let sa = sample::sa(
+            round,
+            sample::parameters(Direction::In, 0x1001, "192.0.2.1"),
+        );
+        let owners: Vec<Ownership> = std::thread::scope(|scope| {
+            let adopt = |worker| {
+                let sa = &sa;
+                scope.spawn(move || States::new(worker).adopt(sa))
+            };
+            let workers: Vec<_> = (0..4).map(adopt).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
+        });
+        let home = sa.home.load(Acquire);
+        for (worker, owner) in (0..).zip(owners) {
+            let expected = if worker == home {
+                Ownership::Mine
+            } else {
+                Ownership::Elsewhere(home)
+            };
+            assert_eq!(owner, expected);
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The control thread's loop: follows the kernel's tables, keeps neighbours fresh, answers the
+//! control socket, until a signal ends it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use ipsec::packet::Version;
+use ipsec::sa::Sa;
+use ipsec::sa::association::Direction;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::{Config, Forwarding};
+use crate::control::server::Socket;
+use crate::daemon::answers::Running;
+use crate::daemon::publish;
+use crate::daemon::run::{Refusal, guard_parameters, port_sides};
+use crate::netlink::guard::Guard;
+use crate::netlink::host_routes::{HostRoute, HostRoutes};
+use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
+use crate::netlink::{Changes, Kernel, Mirror};
+use crate::port::host::HostPort;
+use crate::snapshot::{PortFacts, Snapshot};
+use crate::worker::pending;
+use crate::worker::run::Shared;
+
+/// How often workers' requests for neighbours are looked at. A first packet waits up to a second.
+const REQUESTS: Duration = Duration::from_millis(5);
+
+/// How often the guard's counters are read: it takes a process.
+const GUARD_COUNTS: Duration = Duration::from_secs(5);
+
+/// Next hops kept fresh at once, at most; a scan of the link must not fill the kernel's table.
+const NEXT_HOPS: usize = 4096;
+
+/// What the follower asks of the kernel.
+pub struct Kernelside {
+    kernel: Kernel,
+    requests: Option<Arc<ArrayQueue<pending::NextHop>>>,
+    host: Option<u32>,
+}
+
+impl Kernelside {
+    /// The kernel, the workers' requests for neighbours, and the host port if there is one.
+    #[must_use]
+    pub fn new(
+        kernel: Kernel,
+        requests: Option<Arc<ArrayQueue<pending::NextHop>>>,
+        host: Option<&HostPort>,
+    ) -> Self {
+        Self { kernel, requests, host: host.map(HostPort::index) }
+    }
+}
+
+/// Follows the kernel.
+pub struct Follower<'c> {
+    config: &'c Config,
+    shared: Arc<Shared>,
+    sas: Vec<Arc<Sa>>,
+    mirror: Mirror,
+    side: Kernelside,
+    neighbors: Option<NeighborKeeper>,
+    host_routes: Option<HostRoutes>,
+    /// Next hops that packets asked for.
+    asked: BTreeSet<NextHop>,
+}
+
+impl<'c> Follower<'c> {
+    /// Nothing is done yet.
+    #[must_use]
+    pub fn new(
+        config: &'c Config,
+        shared: Arc<Shared>,
+        sas: &[Arc<Sa>],
+        mirror: Mirror,
+        side: Kernelside,
+    ) -> Self {
+        Self {
+            config,
+            shared,
+            sas: sas.to_vec(),
+            mirror,
+            side,
+            neighbors: None,
+            host_routes: None,
+            asked: BTreeSet::new(),
+        }
+    }
+
+    /// Steers packets to the workers: the last step of the start.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn begin(
+        &mut self,
+        running: &Running,
+        host: Option<&HostPort>,
+        print: &dyn Fn(&str),
+    ) -> Result<(), Refusal> {
+        if self.config.dataplane.forwarding == Forwarding::Kernel {
+            let keeper = NeighborKeeper::new(self.side.kernel.clone());
+            self.neighbors = Some(keeper.await.map_err(Refusal::of)?);
+        }
+        if self.side.host.is_some() {
+            let routes = HostRoutes::new(self.side.kernel.clone());
+            self.host_routes = Some(routes.await.map_err(Refusal::of)?);
+        }
+        for notice in self.mirror.notices() {
+            print(&format!("warning: {notice}"));
+        }
+        self.keep_neighbors().await.map_err(Refusal::of)?;
+        self.steer(running).map_err(Refusal::of)?;
+        self.route_host(host).await.map_err(Refusal::of)
+    }
+
+    /// Follows until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// When the kernel's notifications are lost for good.
+    pub async fn follow(
+        &mut self,
+        running: &Rc<Running>,
+        guard: &mut Option<Guard>,
+        socket: &Socket,
+        host: Option<&HostPort>,
+        print: &dyn Fn(&str),
+    ) -> Result<(), Refusal> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Refusal::of)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Refusal::of)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(Refusal::of)?;
+        let mut requests = ticks(REQUESTS);
+        let mut refresh = ticks(REFRESH);
+        let mut counts = ticks(GUARD_COUNTS);
+        let serving = socket.serve(Rc::clone(running) as _);
+        tokio::pin!(serving);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hangup.recv() => {
+                    print("warning: reload is not built yet: the running configuration stays");
+                }
+                changes = self.mirror.changed() => {
+                    let changes = changes.map_err(Refusal::of)?;
+                    self.take(changes, running, guard, host, print).await;
+                }
+                _ = requests.tick() => self.serve_requests(print).await,
+                _ = refresh.tick() => {
+                    if let Some(neighbors) = &mut self.neighbors {
+                        warn(neighbors.refresh(&self.mirror).await, print);
+                    }
+                }
+                _ = counts.tick() => count_guard(running, guard.as_ref()),
+                () = &mut serving => {}
+            }
+        }
+    }
+
+    /// The last step of the stop: what the kernel was asked for is taken back.
+    pub async fn end(mut self, guard: Option<Guard>, print: &dyn Fn(&str)) {
+        if let Some(mut routes) = self.host_routes.take() {
+            warn(routes.remove().await, print);
+        }
+        if let Some(mut neighbors) = self.neighbors.take() {
+            warn(neighbors.release().await, print);
+        }
+        if let Some(guard) = guard {
+            warn(guard.remove(), print);
+        }
+    }
+
+    /// The kernel's tables have changed: the next generation.
+    async fn take(
+        &mut self,
+        changes: Changes,
+        running: &Running,
+        guard: &mut Option<Guard>,
+        host: Option<&HostPort>,
+        print: &dyn Fn(&str),
+    ) {
+        for notice in self.mirror.notices() {
+            print(&format!("warning: {notice}"));
+        }
+        let before = self.shared.snapshot.load_full();
+        if let Err(error) = self.publish(&before, changes) {
+            print(&format!("warning: the kernel's tables could not be taken over: {error}"));
+            return;
+        }
+        if changes.routes || changes.links || changes.addresses {
+            warn(self.keep_neighbors().await, print);
+            warn(self.route_host(host).await, print);
+        }
+        if changes.links || changes.addresses {
+            warn(self.steer(running), print);
+        }
+        if changes.links
+            && let Some(guard) = guard
+        {
+            let sides = port_sides(self.config);
+            warn(guard.load(&guard_parameters(self.config, &sides)), print);
+        }
+    }
+
+    fn publish(
+        &self,
+        before: &Snapshot,
+        changes: Changes,
+    ) -> Result<(), crate::assembly::AssemblyError> {
+        let view = self.mirror.view();
+        let generation = before.generation + 1;
+        let next = if changes.addresses || changes.links {
+            let ports: Arc<[PortFacts]> =
+                publish::facts(self.config, &view, &before.ports).into();
+            publish::snapshot(generation, self.config, &self.sas, &view, ports)?
+        } else {
+            // SAs and policies are as they were, and so are the compiled tables.
+            let (fib, neighbors) = publish::routes(self.config, &view);
+            Snapshot {
+                generation,
+                tables: Arc::clone(&before.tables),
+                fib,
+                neighbors,
+                ports: Arc::clone(&before.ports),
+                first_protected: before.first_protected,
+            }
+        };
+        self.shared.snapshot.store(Arc::new(next));
+        Ok(())
+    }
+
+    fn steer(&self, running: &Running) -> Result<(), crate::port::xdp::program::ProgramError> {
+        let local = publish::local_addresses(self.config, &self.mirror.view());
+        let tables = publish::steering(self.config, &self.sas, &local);
+        let snapshot = self.shared.snapshot.load();
+        let mut ports = running.ports.borrow_mut();
+        for (port, facts) in ports.iter_mut().zip(snapshot.ports.iter()) {
+            if port.facts.mac != facts.mac {
+                port.program.change_mac(facts.mac)?;
+                port.facts.mac = facts.mac;
+            }
+            port.program.update(&tables)?;
+        }
+        Ok(())
+    }
+
+    async fn serve_requests(&mut self, print: &dyn Fn(&str)) {
+        let Some(requests) = &self.side.requests else { return };
+        let mut new = false;
+        while let Some(hop) = requests.pop() {
+            if self.asked.len() >= NEXT_HOPS {
+                // Begin anew: those in use are asked for again by their next packet.
+                self.asked.clear();
+            }
+            let address = ipsec::packet::address(hop.version, hop.address);
+            new |= self.asked.insert(NextHop { port: hop.port, address });
+        }
+        if new {
+            warn(self.keep_neighbors().await, print);
+        }
+    }
+
+    /// Has the kernel resolve and keep the next hops of all outbound SAs and of what was asked.
+    async fn keep_neighbors(&mut self) -> Result<(), crate::netlink::NetlinkError> {
+        let Some(keeper) = &mut self.neighbors else { return Ok(()) };
+        let snapshot = self.shared.snapshot.load();
+        let outbound =
+            self.sas.iter().filter(|sa| sa.parameters.direction == Direction::Out);
+        let wanted: BTreeSet<NextHop> = outbound
+            .filter_map(|sa| next_hop(&snapshot, sa.parameters.destination))
+            .chain(self.asked.iter().copied())
+            .collect();
+        keeper.keep(wanted, &self.mirror).await
+    }
+
+    async fn route_host(
+        &mut self,
+        host: Option<&HostPort>,
+    ) -> Result<(), crate::netlink::NetlinkError> {
+        let (Some(routes), Some(host)) = (&mut self.host_routes, host) else { return Ok(()) };
+        let snapshot = self.shared.snapshot.load_full();
+        // A too large MTU costs an ICMP error, a refused one nothing else.
+        let _ = host.set_mtu(publish::host_mtu(&snapshot, &self.sas));
+        let local = publish::local_addresses(self.config, &self.mirror.view());
+        let wanted: Vec<HostRoute> = publish::host_routes(self.config, &local)
+            .into_iter()
+            .map(|(remote, prefix_length, source)| HostRoute { remote, prefix_length, source })
+            .collect();
+        let peers: Vec<IpAddr> = self.sas.iter().map(|sa| peer(sa)).collect();
+        routes.apply(host.index(), &wanted, &peers).await
+    }
+}
+
+/// The other end of an SA.
+const fn peer(sa: &Sa) -> IpAddr {
+    match sa.parameters.direction {
+        Direction::In => sa.parameters.source,
+        Direction::Out => sa.parameters.destination,
+    }
+}
+
+fn next_hop(snapshot: &Snapshot, destination: IpAddr) -> Option<NextHop> {
+    let version = if destination.is_ipv4() { Version::V4 } else { Version::V6 };
+    let hop = snapshot.fib.lookup(version, ipsec::packet::address_bits(destination), 0)?;
+    Some(NextHop { port: hop.port, address: hop.via.unwrap_or(destination) })
+}
+
+fn count_guard(running: &Running, guard: Option<&Guard>) {
+    if let Some(counts) = guard.and_then(|guard| guard.counts().ok()) {
+        running.guard_drops.set(counts.iter().map(|count| count.packets).sum());
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn warn<E: std::fmt::Display>(result: Result<(), E>, print: &dyn Fn(&str)) {
+    if let Err(error) = result {
+        print(&format!("warning: {error}"));
+    }
+}

@@ -1,0 +1,356 @@
+//! The keeper of reservations: computes where SAs start, extends what is reserved, and never lets
+//! a worker use what is not on disk.
+
+use std::collections::HashSet;
+
+use ipsec::sa::association::Direction;
+use ipsec::sa::{SaParameters, SaSlot};
+use ipsec::time::{SECOND, Time};
+
+use crate::state::block::{Rate, last_number, lead};
+use crate::state::contents::random;
+use crate::state::identity::key_id;
+use crate::state::{Contents, KeyId, Record, Reservation, StateError, Store};
+
+/// One SA's new end, on disk: to be stored into its `Published::reserved_end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The SA.
+    pub slot: SaSlot,
+    /// Numbers up to this one may be used or accepted from now on. Lower than before only in
+    /// answers of [`Keeper::review`].
+    pub reserved_end: u64,
+}
+
+/// Where an SA stood at a clean stop, when no worker runs any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The SA.
+    pub slot: SaSlot,
+    /// Last number used (out), highest accepted (in).
+    pub sequence: u64,
+    /// In: the window, as `SavedWindow::to_bytes` has it; its right edge is `sequence`.
+    pub window: Vec<u8>,
+}
+
+/// Keeps the records of all SAs, one commit for as many as ask together.
+pub struct Keeper {
+    store: Box<dyn Store>,
+    contents: Contents,
+    kept: Vec<Option<Kept>>,
+}
+
+/// One SA in use.
+struct Kept {
+    key: KeyId,
+    direction: Direction,
+    last_number: u64,
+    rate: Rate,
+    /// What the worker was told.
+    granted: u64,
+    /// Since when `granted` has been lower than the record; the record follows.
+    lowered: Option<Time>,
+}
+
+/// Workers read `reserved_end` once a batch; after this long every one has seen a lower one.
+const GRACE: u64 = SECOND;
+
+impl Keeper {
+    /// Reads the records, and reserves the first block of every SA in one commit. SA `i` has slot
+    /// `i`.
+    ///
+    /// # Errors
+    /// Unreadable or damaged records, a counter-mode key without a record in a directory that was
+    /// not declared fresh, or a failed write. No SA may then be used.
+    pub fn start(
+        store: Box<dyn Store>,
+        sas: &[SaParameters],
+        now: Time,
+    ) -> Result<(Self, Vec<Reservation>), StateError> {
+        let contents = match store.read()? {
+            Some(contents) => contents,
+            None => Contents::new(false)?,
+        };
+        let mut keeper = Self {
+            store,
+            contents,
+            kept: Vec::new(),
+        };
+        let slots = (0..).map(SaSlot);
+        let sas: Vec<_> = slots.zip(sas).collect();
+        let reservations = keeper.add(&sas, now)?;
+        Ok((keeper, reservations))
+    }
+
+    /// Takes on further SAs and reserves their first blocks in one commit; answers in their order.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; nothing has then changed.
+    pub fn add(
+        &mut self,
+        sas: &[(SaSlot, &SaParameters)],
+        now: Time,
+    ) -> Result<Vec<Reservation>, StateError> {
+        let boot = boot();
+        let mut reservations = Vec::with_capacity(sas.len());
+        let mut changes = Vec::with_capacity(sas.len());
+        let mut in_use: HashSet<KeyId> = self.kept.iter().flatten().map(|kept| kept.key).collect();
+        for (_, sa) in sas {
+            let key = key_id(&self.contents.secret, sa);
+            if !in_use.insert(key) {
+                return Err(StateError::KeyInUse {
+                    sa: sa.name.clone(),
+                });
+            }
+            let known = self.contents.records.get(&key);
+            if known.is_none() && sa.suite.is_counter_mode() && !self.contents.declared {
+                return Err(StateError::Undeclared {
+                    path: self.store.place(),
+                    sa: sa.name.clone(),
+                });
+            }
+            let (record, reservation) = begin(key, known, sa, boot)?;
+            changes.push(record);
+            reservations.push(reservation);
+        }
+        self.commit(changes)?;
+        for ((slot, sa), reservation) in sas.iter().zip(&reservations) {
+            let kept = Kept {
+                key: key_id(&self.contents.secret, sa),
+                direction: sa.direction,
+                last_number: last_number(sa.esn),
+                rate: Rate::new(reservation.sequence, now),
+                granted: reservation.reserved_end,
+                lowered: None,
+            };
+            if self.kept.len() <= slot.index() {
+                self.kept.resize_with(slot.index() + 1, || None);
+            }
+            self.kept[slot.index()] = Some(kept);
+        }
+        Ok(reservations)
+    }
+
+    /// Forgets an SA that was deleted. Its record stays: the key may return.
+    pub fn remove(&mut self, slot: SaSlot) {
+        if let Some(kept) = self.kept.get_mut(slot.index()) {
+            *kept = None;
+        }
+    }
+
+    /// Reserves further numbers for SAs that asked, with the number that each has reached. One
+    /// commit; nothing is written where a second's worth is reserved already.
+    ///
+    /// # Errors
+    /// The write failed: nothing has changed, and the SAs go on with what they have.
+    pub fn extend(
+        &mut self,
+        requests: &[(SaSlot, u64)],
+        now: Time,
+    ) -> Result<Vec<Grant>, StateError> {
+        let mut changes = Vec::new();
+        let mut grants = Vec::new();
+        for &(slot, sequence) in requests {
+            let Some(kept) = self.kept.get_mut(slot.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            let wanted = kept.wanted(sequence, now);
+            let Some(record) = self.contents.records.get(&kept.key) else {
+                continue;
+            };
+            if wanted <= kept.granted {
+                continue;
+            }
+            if wanted > record.reserved_end {
+                changes.push(Record {
+                    reserved_end: wanted,
+                    ..record.clone()
+                });
+            }
+            let reserved_end = wanted;
+            grants.push(Grant { slot, reserved_end });
+        }
+        self.commit(changes)?;
+        for grant in &grants {
+            if let Some(Some(kept)) = self.kept.get_mut(grant.slot.index()) {
+                kept.granted = grant.reserved_end;
+            }
+        }
+        Ok(grants)
+    }
+
+    /// To be called about once a second with the numbers that all inbound SAs have reached: limits
+    /// go down where the rate has fallen. The grants are to be published at once; the records follow
+    /// in a later call, when every worker has seen them.
+    ///
+    /// # Errors
+    /// The write failed: nothing has changed.
+    pub fn review(
+        &mut self,
+        reached: &[(SaSlot, u64)],
+        now: Time,
+    ) -> Result<Vec<Grant>, StateError> {
+        self.settle(reached, now)?;
+        let mut grants = Vec::new();
+        for &(slot, sequence) in reached {
+            let Some(kept) = self.kept.get_mut(slot.index()).and_then(Option::as_mut) else {
+                continue;
+            };
+            let wanted = kept.wanted(sequence, now);
+            if kept.direction == Direction::In && wanted < kept.granted {
+                kept.granted = wanted;
+                kept.lowered = Some(now);
+                let reserved_end = wanted;
+                grants.push(Grant { slot, reserved_end });
+            }
+        }
+        Ok(grants)
+    }
+
+    /// Lowers the records of limits that every worker has seen lowered.
+    fn settle(&mut self, reached: &[(SaSlot, u64)], now: Time) -> Result<(), StateError> {
+        let mut changes = Vec::new();
+        let mut settled = Vec::new();
+        for &(slot, sequence) in reached {
+            let Some(kept) = self.kept.get(slot.index()).and_then(Option::as_ref) else {
+                continue;
+            };
+            if kept.lowered.is_none_or(|since| now.since(since) < GRACE) {
+                continue;
+            }
+            // A worker that had not yet seen the lower limit may have passed it.
+            let end = kept.granted.max(sequence);
+            if let Some(record) = self.contents.records.get(&kept.key)
+                && end < record.reserved_end
+            {
+                changes.push(Record {
+                    reserved_end: end,
+                    ..record.clone()
+                });
+            }
+            settled.push(slot);
+        }
+        self.commit(changes)?;
+        for slot in settled {
+            if let Some(Some(kept)) = self.kept.get_mut(slot.index()) {
+                kept.lowered = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes where everything stands, exactly. Only when no worker runs any more. SAs that are not
+    /// among `ends` start as after a crash.
+    ///
+    /// # Errors
+    /// The write failed: all start as after a crash.
+    pub fn close(mut self, ends: Vec<End>) -> Result<(), StateError> {
+        let mut changes = Vec::with_capacity(ends.len());
+        for end in ends {
+            let kept = self.kept.get(end.slot.index()).and_then(Option::as_ref);
+            let Some(record) = kept.and_then(|kept| self.contents.records.get(&kept.key)) else {
+                continue;
+            };
+            if end.sequence <= record.reserved_end {
+                changes.push(Record {
+                    reserved_end: end.sequence,
+                    window: end.window,
+                    ..record.clone()
+                });
+            }
+        }
+        self.commit(changes)
+    }
+
+    /// Replaces records, all or none.
+    fn commit(&mut self, changes: Vec<Record>) -> Result<(), StateError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let before: Vec<(KeyId, Option<Record>)> = changes
+            .into_iter()
+            .map(|record| (record.key, self.contents.records.insert(record.key, record)))
+            .collect();
+        let committed = self.store.commit(&self.contents);
+        if committed.is_err() {
+            // In reverse, in case one key changed twice.
+            for (key, record) in before.into_iter().rev() {
+                match record {
+                    Some(record) => self.contents.records.insert(key, record),
+                    None => self.contents.records.remove(&key),
+                };
+            }
+        }
+        committed
+    }
+}
+
+impl Kept {
+    /// The end that a second's worth of numbers asks for.
+    fn wanted(&mut self, sequence: u64, now: Time) -> u64 {
+        let rate = self.rate.measure(sequence, now);
+        let wanted = sequence.saturating_add(lead(self.direction, rate));
+        wanted.min(self.last_number)
+    }
+}
+
+/// A record with the first block in it, and where the SA starts.
+fn begin(
+    key: KeyId,
+    known: Option<&Record>,
+    sa: &SaParameters,
+    boot: [u8; 16],
+) -> Result<(Record, Reservation), StateError> {
+    let reserved = known.map_or(0, |record| record.reserved_end);
+    let sequence = sa.sequence.max(reserved);
+    let block = lead(sa.direction, 0);
+    let reserved_end = sequence
+        .saturating_add(block)
+        .min(last_number(sa.esn))
+        .max(sequence);
+    // The window tells about numbers up to the reserved end, no other.
+    let window = match known {
+        Some(record) if record.reserved_end == sequence => record.window.clone(),
+        _ => Vec::new(),
+    };
+    let (iv_mask, boot) = match known {
+        Some(record) => (record.iv_mask, record.boot),
+        None => (u64::from_be_bytes(random()?), boot),
+    };
+    let record = Record {
+        key,
+        name: sa.name.clone(),
+        direction: sa.direction,
+        reserved_end,
+        iv_mask,
+        boot,
+        // From here on a crash can happen, and the saved window must not come back.
+        window: Vec::new(),
+    };
+    let reservation = Reservation {
+        sequence,
+        reserved_end,
+        iv_mask,
+        window,
+    };
+    Ok((record, reservation))
+}
+
+/// Where SAs start without persistence, and in replay: nothing is reserved and nothing remembered.
+#[must_use]
+pub fn unreserved(sas: &[SaParameters]) -> Vec<Reservation> {
+    let reservation = |sa: &SaParameters| Reservation {
+        sequence: sa.sequence,
+        reserved_end: u64::MAX,
+        iv_mask: 0,
+        window: Vec::new(),
+    };
+    sas.iter().map(reservation).collect()
+}
+
+/// The kernel's boot; zero where it does not tell.
+pub(super) fn boot() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+}
