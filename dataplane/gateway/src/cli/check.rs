@@ -1,5 +1,32 @@
-//! stand-in
-use std::path::Path; use std::process::ExitCode; use crate::config::{self, Config, Purpose};
-#[must_use] pub fn run(_: &Path) -> ExitCode { ExitCode::FAILURE }
-/// x
-pub fn load(p: &Path) -> Result<Config, ExitCode> { config::load(p, Purpose::Check).map_err(|_| ExitCode::FAILURE) }
+//! `xipsec check`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cli::{FAILED, complain};
+use crate::config::{self, Config, Purpose};
+
+/// Prints every mistake and every warning of a file.
+#[must_use]
+pub fn run(file: &Path) -> ExitCode {
+    match load(file) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                complain(&format_args!("warning: {warning}"));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+/// A file for a command that only looks something up in it.
+///
+/// # Errors
+/// The exit status of a command that got a file with mistakes, all of which are printed.
+pub fn load(file: &Path) -> Result<Config, ExitCode> {
+    config::load(file, Purpose::Check).map_err(|errors| {
+        errors.iter().for_each(complain);
+        ExitCode::from(FAILED)
+    })
+}

@@ -30,6 +30,7 @@ mod validate;
 mod load;
 
 pub use load::{load, parse};
+pub use prefix::prefix_of;
 pub use report::ConfigError;
 pub use settings::{
     Config, Dataplane, Forwarding, Fragments, Guard, Icmp, IcmpAccept, IcmpType, Keys,

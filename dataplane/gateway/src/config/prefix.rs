@@ -79,3 +79,10 @@ fn host_mask(address: IpAddr, length: u8) -> u128 {
         .checked_shl(host_bits)
         .map_or(u128::MAX, |bit| bit - 1)
 }
+
+/// The addresses of `ADDRESS/LENGTH` with host bits zero; `None` for anything else.
+#[must_use]
+pub fn prefix_of(text: &str) -> Option<AddressRange> {
+    let (address, length) = prefix(text).ok()?;
+    Some(range_of(address, length))
+}

@@ -12,7 +12,7 @@ use ipsec::time::Time;
 
 use crate::config::Config;
 use crate::daemon::run::Refusal;
-use crate::state::{Directory, End, Grant, Keeper, Reservation, keeper};
+use crate::state::{Directory, End, Grant, Keeper, Reservation, unreserved};
 use crate::worker::requests::NumberRequests;
 
 /// How often inbound limits are reviewed.
@@ -41,7 +41,7 @@ impl Numbers {
         let Some(path) = &config.dataplane.state_dir else {
             let none =
                 Self { keeper: None, parker: None, requests: None, stop, thread: None };
-            return Ok((none, keeper::unreserved(sas)));
+            return Ok((none, unreserved(sas)));
         };
         let store = Directory::open(path).map_err(Refusal::of)?;
         let (keeper, starts) =

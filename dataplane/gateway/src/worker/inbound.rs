@@ -96,9 +96,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Kept {
-        if let (Verdict::Opened, Some(inner), Some(buffer)) = (fate.verdict, fate.inner, buffer) {
-            self.deliver(&inner, source, (buffer, place), snapshot, now);
-            return Kept::No;
+        match (fate.verdict, fate.inner, buffer) {
+            (Verdict::Opened, Some(inner), Some(buffer)) => {
+                self.deliver(&inner, source, (buffer, place), snapshot, now);
+                return Kept::No;
+            }
+            (_, _, Some(unused)) => self.discard(place, unused),
+            (_, _, None) => {}
         }
         self.end_unopened(fate, source, snapshot, now)
     }

@@ -9,7 +9,7 @@ use crate::port::Port;
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::egress::{self, Carrier, Transit};
-use crate::worker::frame::{Arrival, Look, Source, look_from_host};
+use crate::worker::frame::{Arrival, Look, Source, ether_type_of, look_from_host};
 use crate::worker::host::Host;
 use crate::worker::outbox::Way;
 use crate::worker::process::Worker;
@@ -47,7 +47,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         if !self.errors.allow(now) {
             return;
         }
-        self.outbox.post(transit.answer, |out| match complaint {
+        self.outbox.post(transit.answer, ether_type_of(packet.version), |out| match complaint {
             Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
             Complaint::TooBig(mtu) => {
                 let mtu = mtu.max(least_mtu(packet.version));

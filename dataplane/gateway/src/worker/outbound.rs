@@ -116,7 +116,9 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Result<(P::Transmit, Link), DropReason> {
         let path = way.ok_or(DropReason::NoRoute)?;
         let link = self.link(snapshot, path.next)?;
-        let buffer = self.allocate(path.next.port, length + OVERHEAD)?;
+        // TFC padding may fill the MTU.
+        let room = (length + OVERHEAD).max(usize::from(path.mtu));
+        let buffer = self.allocate(path.next.port, room)?;
         Ok((buffer, link))
     }
 
@@ -129,10 +131,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) -> Kept {
         let arrival = source.arrival;
-        if let (Verdict::Sealed(length), Some(way), Some(buffer)) = (fate.verdict, fate.way, buffer)
-        {
-            self.leave(fate, way, (buffer, usize::from(length)), snapshot, arrival, now);
-            return Kept::No;
+        match (fate.verdict, fate.way, buffer) {
+            (Verdict::Sealed(length), Some(way), Some(buffer)) => {
+                self.leave(fate, way, (buffer, usize::from(length)), snapshot, arrival, now);
+                return Kept::No;
+            }
+            (_, Some((path, _)), Some(unused)) => self.discard(path.next.port, unused),
+            _ => {}
         }
         let transit = Transit { arrival, answer: answer(arrival) };
         match fate.verdict {
@@ -276,8 +281,16 @@ impl<P: Port, H: Host> Worker<P, H> {
                     let sealed = (buffer, usize::from(length));
                     self.leave(&fate, way, sealed, snapshot, piece.arrival, now);
                 }
-                (Verdict::Drop(reason), ..) => self.drop(reason, piece.arrival),
-                _ => self.drop(DropReason::TooBig, piece.arrival),
+                (verdict, way, buffer) => {
+                    if let (Some((path, _)), Some(unused)) = (way, buffer) {
+                        self.discard(path.next.port, unused);
+                    }
+                    let reason = match verdict {
+                        Verdict::Drop(reason) => reason,
+                        _ => DropReason::TooBig,
+                    };
+                    self.drop(reason, piece.arrival);
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Frames that we make ourselves wait here, in buffers from a fixed pool: ICMP errors, and nothing
 //! is allocated to answer a flood.
 
+use ipsec::wire::ethernet::Header;
+
 use crate::worker::host::ETHERNET;
 
 /// Longest frame that we originate, bytes: an ICMPv6 error fills the least IPv6 MTU.
@@ -53,9 +55,12 @@ impl Outbox {
     pub(super) fn post(
         &mut self,
         way: Way,
+        ether_type: u16,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
         let Some(mut buffer) = self.free.pop() else { return false };
+        let header = Header { destination: [0; 6], source: [0; 6], ether_type };
+        buffer[..ETHERNET].copy_from_slice(&header.to_bytes());
         match write(&mut buffer[ETHERNET..]) {
             Some(length) => {
                 self.waiting.push(Letter { buffer, length: ETHERNET + length, way });

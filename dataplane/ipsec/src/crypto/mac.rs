@@ -57,6 +57,7 @@ fn sealed<M: KeyInit>(key: &[u8]) -> Option<Sealed<M>> {
 }
 
 /// A keyed MAC.
+//= exception T78: no algorithm of the table wants its input brought to whole blocks
 pub(super) trait Authenticate {
     /// The MAC's first bytes over `packet` and behind it `high`, as many as any ICV takes.
     fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH];

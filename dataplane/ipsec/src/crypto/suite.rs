@@ -254,7 +254,8 @@ impl Encryption {
     }
 
     /// Loses its security when an IV repeats under a key: needs sequence numbers that outlive a
-    /// restart (T149).
+    /// restart.
+    //= T149 (RFC 8221 section 3)
     #[must_use]
     pub const fn is_counter_mode(self) -> bool {
         match self {
@@ -354,7 +355,8 @@ impl Integrity {
         }
     }
 
-    /// Loses its security when an IV repeats under a key (T149).
+    /// Loses its security when an IV repeats under a key.
+    //= T149 (RFC 8221 section 3)
     #[must_use]
     pub const fn is_counter_mode(self) -> bool {
         matches!(self, Self::AesGmac { .. })
@@ -413,7 +415,8 @@ impl Suite {
         }
     }
 
-    /// No IV may repeat under the key, over restarts too (T149).
+    /// No IV may repeat under the key, over restarts too.
+    //= T149 (RFC 8221 section 3)
     #[must_use]
     pub const fn is_counter_mode(self) -> bool {
         self.encryption.is_counter_mode()

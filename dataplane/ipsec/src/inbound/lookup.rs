@@ -1,11 +1,17 @@
 //! The SA of what is protected, and the SPD's word on what is clear (RFC 4301 §5.2 steps 3a, 3b).
 
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
 use crate::inbound::{Context, Item, Kind, Verdict};
+use crate::limits::BATCH;
 use crate::packet::Packet;
 use crate::policy::fragments::Passage;
 use crate::policy::{Action, Decision, PolicyIndex};
 use crate::sa::Sa;
 use crate::sa::association::{Direction, Mode, Protocol};
+use crate::sa::database::Key;
 use crate::tables::{Tables, Unmatched};
 use crate::verdict::DropReason;
 use crate::wire::esp;
@@ -17,65 +23,97 @@ const AH_SPI: usize = 4;
 const ESP_TRAILER: usize = 2;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
-    for item in batch {
-        if item.verdict != Verdict::Continue {
-            continue;
-        }
-        if item.kind != Kind::Clear {
-            match find(item, context.tables) {
-                Ok(Some((sa, number))) => {
-                    item.sa = Some(sa);
+    for batch in batch.chunks_mut(BATCH) {
+        let tables = context.tables;
+        let mut keys: ArrayVec<Key, BATCH> = ArrayVec::new();
+        for item in &mut *batch {
+            if item.verdict != Verdict::Continue || item.kind == Kind::Clear {
+                continue;
+            }
+            match identify(item, tables) {
+                Ok(Some((key, number))) => {
                     item.number = number;
-                    continue;
+                    let _ = keys.try_push(key);
                 }
-                Ok(None) => {}
-                Err(reason) => {
-                    item.verdict = Verdict::Drop(reason);
-                    continue;
-                }
+                Ok(None) => item.kind = Kind::Clear,
+                Err(reason) => item.verdict = Verdict::Drop(reason),
             }
         }
-        let (verdict, policy) = clear(item.source, &item.packet, context);
-        item.verdict = verdict;
-        item.policy = policy;
-        context.count_policy(policy, item.packet.length);
+        let mut found = [None; BATCH];
+        tables.sad.find_batch(&keys, &mut found);
+        let mut answers = keys.iter().zip(found);
+        for item in batch {
+            if item.verdict != Verdict::Continue {
+                continue;
+            }
+            if item.kind != Kind::Clear
+                && let Some((key, sa)) = answers.next()
+            {
+                match judge(item, key, sa, tables) {
+                    Ok(Some(sa)) => item.sa = Some(sa),
+                    Ok(None) => item.kind = Kind::Clear,
+                    Err(reason) => item.verdict = Verdict::Drop(reason),
+                }
+            }
+            if item.kind == Kind::Clear {
+                let (verdict, policy) = clear(item.source, &item.packet, context);
+                item.verdict = verdict;
+                item.policy = policy;
+                context.count_policy(policy, item.packet.length);
+            }
+        }
     }
 }
 
-/// The SA that serves the packet and the number on the wire; `None` for clear transit.
-fn find<'a>(item: &Item<'_>, tables: &'a Tables) -> Result<Option<(&'a Sa, u32)>, DropReason> {
-    let protected = item
-        .source
-        .get(usize::from(item.header_offset)..usize::from(item.end))
-        .unwrap_or(&[]);
+/// What names the SA, and the number on the wire; `None` for clear transit.
+fn identify(item: &Item<'_>, tables: &Tables) -> Result<Option<(Key, u32)>, DropReason> {
     let (protocol, skip) = match item.kind {
         Kind::Ah => (Protocol::Ah, AH_SPI),
         _ => (Protocol::Esp, 0),
     };
-    let Some(header) = protected.get(skip..).and_then(esp::Header::parse) else {
-        return if tables.ends_here(&item.packet) {
-            Err(DropReason::Malformed)
-        } else {
-            Ok(None)
-        };
-    };
     let packet = &item.packet;
-    let found = tables
-        .sad
-        .lookup(header.spi, protocol, packet.version, packet.destination);
+    match protected(item).get(skip..).and_then(esp::Header::parse) {
+        Some(header) => {
+            let key = Key {
+                destination: packet.destination,
+                spi: header.spi,
+                protocol,
+                version: packet.version,
+            };
+            Ok(Some((key, header.sequence)))
+        }
+        None if tables.ends_here(packet) => Err(DropReason::Malformed),
+        None => Ok(None),
+    }
+}
+
+/// The SA that opens the packet; `None` for clear transit.
+fn judge<'a>(
+    item: &Item<'_>,
+    key: &Key,
+    found: Option<&'a Arc<Sa>>,
+    tables: &Tables,
+) -> Result<Option<&'a Sa>, DropReason> {
     let Some(sa) = found else {
         //= T23 (RFC 4303 section 3.4.2)
-        return if !tables.is_local(packet.version, packet.destination) {
+        return if !tables.is_local(key.version, key.destination) {
             Ok(None)
-        } else if tables.is_outbound_spi(header.spi, protocol) {
+        } else if tables.is_outbound_spi(key.spi, key.protocol) {
             Err(DropReason::WrongDirection)
         } else {
             Err(DropReason::NoSa)
         };
     };
     serves(sa, item.kind)?;
-    long_enough(sa, protected.len())?;
-    Ok(Some((sa, header.sequence)))
+    long_enough(sa, protected(item).len())?;
+    Ok(Some(sa))
+}
+
+/// The bytes from the ESP or AH header on.
+fn protected<'i>(item: &Item<'i>) -> &'i [u8] {
+    item.source
+        .get(usize::from(item.header_offset)..usize::from(item.end))
+        .unwrap_or(&[])
 }
 
 /// Whether the SA opens what came this way.

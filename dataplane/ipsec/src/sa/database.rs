@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use crate::crypto::suite::Protocol;
+use crate::limits::BATCH;
 use crate::packet::{Version, address_bits};
 use crate::sa::association::{Sa, SaSlot};
 
@@ -199,17 +200,24 @@ impl Sad {
     /// [`Self::find`] for each of `keys`, into the same place of `found`; the cache misses of
     /// different keys overlap. What lies beyond the shorter of the two is left alone.
     pub fn find_batch<'a>(&'a self, keys: &[Key], found: &mut [Option<&'a Arc<Sa>>]) {
-        // First the buckets, each load on its own; then the SAs that their tags point to.
-        for (key, found) in keys.iter().zip(found.iter_mut()) {
-            let place = self.place(key);
-            let buckets = &self.shards[place.shard];
-            *found = buckets[place.bucket(buckets.len())]
-                .tagged(place.tag)
-                .next();
-        }
-        for (key, found) in keys.iter().zip(found) {
-            if found.is_none_or(|sa| Key::of(sa) != *key) {
-                *found = self.find(key);
+        for (keys, found) in keys.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
+            // One loop for each miss on the way. No branch depends on what the first one loads: a
+            // wrong guess would undo the loads of the keys behind.
+            let mut positions = [(0, 0, 0); BATCH];
+            for (key, position) in keys.iter().zip(&mut positions) {
+                let place = self.place(key);
+                let buckets = &self.shards[place.shard];
+                let index = place.bucket(buckets.len());
+                *position = (place.shard, index, buckets[index].position(place.tag));
+            }
+            for ((shard, index, position), found) in positions.iter().zip(found.iter_mut()) {
+                let sas = &self.shards[*shard][*index].sas;
+                *found = sas.get(*position).and_then(Option::as_ref);
+            }
+            for (key, found) in keys.iter().zip(found) {
+                if found.is_none_or(|sa| Key::of(sa) != *key) {
+                    *found = self.find(key);
+                }
             }
         }
     }
@@ -344,6 +352,15 @@ impl Place {
 impl Bucket {
     fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
         self.sas.iter().flatten()
+    }
+
+    /// Of the first SA with this tag; beyond the last where there is none.
+    fn position(&self, tag: u32) -> usize {
+        let mut position = BUCKET_SAS;
+        for (index, it) in self.tags.iter().enumerate().rev() {
+            position = if *it == tag { index } else { position };
+        }
+        position
     }
 
     fn tagged(&self, tag: u32) -> impl Iterator<Item = &Arc<Sa>> {

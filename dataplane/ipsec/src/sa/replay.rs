@@ -13,7 +13,9 @@ const INLINE_WORDS: usize = 4;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
-/// What anti-replay knows of one inbound SA.
+/// What anti-replay knows of one inbound SA, ESP or AH.
+//= T48 (RFC 4302 section 3.4.3)
+//= exception T86: a window that lost more than 2³² packets is not searched for, the peer rekeys
 pub struct Window {
     /// The highest number accepted; 0 before the first.
     right: u64,

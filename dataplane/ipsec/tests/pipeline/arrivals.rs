@@ -322,3 +322,39 @@ fn an_sa_of_ah_is_not_found_by_esp() {
     let packet = between(A, B, 0).with(51, &header);
     assert_eq!(b.verdict(&packet), drop(DropReason::Unsupported));
 }
+
+#[test]
+fn a_mixed_burst_ends_as_its_packets_do_alone() {
+    let (mut a, mut alone) = pair(|_| {});
+    let (_, mut together) = pair(|_| {});
+    let unknown = between(A, B, 0).with(50, &[0, 0, 0x99, 0, 0, 0, 0, 1]);
+    let elsewhere = between(A, "192.0.2.77", 0).with(50, &[0, 0, 0x99, 0, 0, 0, 0, 1]);
+    let short = between(A, B, 0).with(50, &[0, 0, 0x10]);
+    let ah = between(A, B, 0).with(51, &[4, 4, 0, 0, 0, 0, 0x10, 1, 0, 0, 0, 1]);
+    let ike = Udp {
+        ports: (500, 500),
+        ..between(A, B, 60)
+    };
+    let burst: Vec<Vec<u8>> = (0..30)
+        .flat_map(|_| {
+            let sealed = a.seal(&v4(60).bytes());
+            let mut forged = a.seal(&v6(90).bytes());
+            forged[50] ^= 1;
+            [
+                unknown.clone(),
+                sealed.clone(),
+                v4(60).bytes(),
+                elsewhere.clone(),
+                forged,
+                short.clone(),
+                ike.bytes(),
+                sealed,
+                ah.clone(),
+            ]
+        })
+        .collect();
+    let alone: Vec<In> = burst.iter().map(|packet| alone.verdict(packet)).collect();
+    let together = together.receive(&burst).into_iter();
+    assert_eq!(together.map(|(end, _)| end).collect::<Vec<_>>(), alone);
+    assert_eq!(alone.iter().filter(|end| **end == In::Opened).count(), 30);
+}

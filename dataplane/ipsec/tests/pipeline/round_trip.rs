@@ -155,7 +155,7 @@ fn the_outer_header_is_as_the_sa_says() {
     };
     let open = Udp {
         flags_and_offset: 0,
-        ..packet.clone()
+        ..packet
     };
     let (mut a, _) = pair(|sa| sa.hop_limit = 33);
     let outer = parse(&a.seal(&packet.bytes())).unwrap();

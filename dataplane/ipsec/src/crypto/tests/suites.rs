@@ -30,6 +30,8 @@ type Row = (&'static str, usize, usize, usize, usize, bool);
 //= test T144
 //= test T145
 //= test T06
+//= test T07
+//= test T149
 //= test T72
 #[test]
 fn the_encryption_table_is_the_documented_one() {

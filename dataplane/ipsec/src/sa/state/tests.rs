@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
+use crate::crypto::suite::Protocol;
 use crate::sa::sample;
 
 const FREE: u64 = u64::MAX;
@@ -44,6 +45,23 @@ fn an_inbound_state_takes_no_number_above_the_limit_and_gives_none() {
     assert_eq!(state.accept(105, 104), Err(DropReason::Replay));
     assert_eq!(state.take(FREE), Err(DropReason::WrongDirection));
     assert_eq!(state.check_outbound(FREE), Err(DropReason::WrongDirection));
+}
+
+//= test T48
+#[test]
+fn ah_has_the_same_window_as_esp() {
+    for protocol in [Protocol::Esp, Protocol::Ah] {
+        let parameters = SaParameters {
+            protocol,
+            ..sample::parameters(Direction::In, 0x1001, "192.0.2.1")
+        };
+        let mut state = SaState::new(&parameters, &Start::default(), Time(0));
+        assert_eq!(state.check_inbound(0), Err(DropReason::Replay));
+        assert_eq!(state.accept(100, FREE), Ok(Advance::Right));
+        assert_eq!(state.check_inbound(100), Err(DropReason::Replay));
+        assert_eq!(state.check_inbound(36), Err(DropReason::Replay));
+        assert_eq!(state.check_inbound(37), Ok(37));
+    }
 }
 
 //= test T80
