@@ -126,7 +126,7 @@ fn serve(
         asked.clear();
         while let Some(slot) = requests.next() {
             if let Some(sa) = sas.get(slot.index()) {
-                asked.push((slot, sa.published.sequence.load(Ordering::Relaxed)));
+                asked.push((slot, sa.published.needed.load(Ordering::Relaxed)));
             }
         }
         if !asked.is_empty() {
@@ -136,7 +136,7 @@ fn serve(
             reviewed = Instant::now();
             let reached: Vec<_> = inbound
                 .iter()
-                .map(|sa| (sa.slot, sa.published.sequence.load(Ordering::Relaxed)))
+                .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
                 .collect();
             grant(sas, keeper.review(&reached, now));
         }
