@@ -42,7 +42,8 @@ pub enum Entry {
     Plain,
     /// Steering; packets of several buffers too. For MTUs over 3 500.
     Frags,
-    /// Everything but ARP and neighbour discovery to the socket: the bare forwarder of benches.
+    /// Everything but ARP and neighbour discovery to the socket or, without one, nowhere: the bare
+    /// forwarder of benches.
     RedirectAll,
 }
 
