@@ -130,7 +130,8 @@ impl XdpPort {
 
 impl Drop for XdpPort {
     fn drop(&mut self) {
-        // Somebody holds a token, whose address must stay good: rather lose memory than that.
+        // Somebody holds a token, whose address must stay good: rather lose the memory, and the
+        // queue with it until the process ends.
         if !self.ledger().is_home() {
             self.queue.queues().leak_memory();
         }
