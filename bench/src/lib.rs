@@ -1,1 +1,3 @@
 //! What benches measure with.
+
+pub mod wire;

@@ -39,13 +39,17 @@ impl Numbers {
     ) -> Result<(Self, Vec<Reservation>), Refusal> {
         let stop = Arc::new(AtomicBool::new(false));
         let Some(path) = &config.dataplane.state_dir else {
-            let none =
-                Self { keeper: None, parker: None, requests: None, stop, thread: None };
+            let none = Self {
+                keeper: None,
+                parker: None,
+                requests: None,
+                stop,
+                thread: None,
+            };
             return Ok((none, unreserved(sas)));
         };
         let store = Directory::open(path).map_err(Refusal::of)?;
-        let (keeper, starts) =
-            Keeper::start(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
+        let (keeper, starts) = Keeper::start(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
         let parker = Parker::new();
         let requests = Arc::new(NumberRequests::new(parker.unparker().clone()));
         let numbers = Self {
@@ -69,9 +73,11 @@ impl Numbers {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(&mut self, sas: &[Arc<Sa>]) -> std::io::Result<()> {
-        let (Some(keeper), Some(parker), Some(requests)) =
-            (self.keeper.take(), self.parker.take(), self.requests.clone())
-        else {
+        let (Some(keeper), Some(parker), Some(requests)) = (
+            self.keeper.take(),
+            self.parker.take(),
+            self.requests.clone(),
+        ) else {
             return Ok(());
         };
         let stop = Arc::clone(&self.stop);
@@ -88,7 +94,9 @@ impl Numbers {
     /// # Errors
     /// The write failed: all start as after a crash.
     pub fn close(self, sas: &[Arc<Sa>]) -> Result<(), Refusal> {
-        let Some(thread) = self.thread else { return Ok(()) };
+        let Some(thread) = self.thread else {
+            return Ok(());
+        };
         self.stop.store(true, Ordering::Release);
         if let Some(requests) = &self.requests {
             requests.ask(SaSlot(u32::MAX));
@@ -105,8 +113,14 @@ impl Numbers {
 fn end(sa: &Sa) -> Option<End> {
     let parked = sa.parked.lock().ok()?;
     let state = parked.as_ref()?;
-    let window = state.export().map_or_else(Vec::new, |window| window.to_bytes());
-    Some(End { slot: sa.slot, sequence: state.sequence(), window })
+    let window = state
+        .export()
+        .map_or_else(Vec::new, |window| window.to_bytes());
+    Some(End {
+        slot: sa.slot,
+        sequence: state.sequence(),
+        window,
+    })
 }
 
 fn serve(
@@ -118,15 +132,17 @@ fn serve(
 ) -> Keeper {
     let start = Instant::now();
     let mut reviewed = start;
-    let inbound: Vec<&Arc<Sa>> =
-        sas.iter().filter(|sa| sa.parameters.direction == Direction::In).collect();
+    let inbound: Vec<&Arc<Sa>> = sas
+        .iter()
+        .filter(|sa| sa.parameters.direction == Direction::In)
+        .collect();
     let mut asked: Vec<(SaSlot, u64)> = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let now = Time(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         asked.clear();
         while let Some(slot) = requests.next() {
             if let Some(sa) = sas.get(slot.index()) {
-                asked.push((slot, sa.published.sequence.load(Ordering::Relaxed)));
+                asked.push((slot, sa.published.needed.load(Ordering::Relaxed)));
             }
         }
         if !asked.is_empty() {
@@ -136,7 +152,7 @@ fn serve(
             reviewed = Instant::now();
             let reached: Vec<_> = inbound
                 .iter()
-                .map(|sa| (sa.slot, sa.published.sequence.load(Ordering::Relaxed)))
+                .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
                 .collect();
             grant(sas, keeper.review(&reached, now));
         }
@@ -151,7 +167,9 @@ fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>) 
         Ok(grants) => {
             for grant in grants {
                 if let Some(sa) = sas.get(grant.slot.index()) {
-                    sa.published.reserved_end.store(grant.reserved_end, Ordering::Release);
+                    sa.published
+                        .reserved_end
+                        .store(grant.reserved_end, Ordering::Release);
                 }
             }
         }

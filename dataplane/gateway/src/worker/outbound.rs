@@ -94,7 +94,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.show_policy(item.policy);
         }
         self.ask_for_numbers();
-        let ways = ways.into_iter().zip(links).map(|(path, link)| path.zip(link));
+        let ways = ways
+            .into_iter()
+            .zip(links)
+            .map(|(path, link)| path.zip(link));
         items
             .iter()
             .zip(ways)
@@ -133,13 +136,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         let arrival = source.arrival;
         match (fate.verdict, fate.way, buffer) {
             (Verdict::Sealed(length), Some(way), Some(buffer)) => {
-                self.leave(fate, way, (buffer, usize::from(length)), snapshot, arrival, now);
+                self.leave(
+                    fate,
+                    way,
+                    (buffer, usize::from(length)),
+                    snapshot,
+                    arrival,
+                    now,
+                );
                 return Kept::No;
             }
             (_, Some((path, _)), Some(unused)) => self.discard(path.next.port, unused),
             _ => {}
         }
-        let transit = Transit { arrival, answer: answer(arrival) };
+        let transit = Transit {
+            arrival,
+            answer: answer(arrival),
+        };
         match fate.verdict {
             Verdict::Drop(reason) => {
                 if reason == DropReason::HopLimit {
@@ -206,18 +219,16 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.tally.add(Cell::Created, 1);
             }
             match self.allocate(way.0.next.port, usize::from(mtu)) {
-                Ok(mut buffer) => {
-                    match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
-                        Some(length) => {
-                            let size = (packet.version, length);
-                            self.finish(snapshot, way, buffer, size, arrival, now);
-                        }
-                        None => {
-                            self.discard(way.0.next.port, buffer);
-                            self.drop(DropReason::NoFrame, arrival);
-                        }
+                Ok(mut buffer) => match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
+                    Some(length) => {
+                        let size = (packet.version, length);
+                        self.finish(snapshot, way, buffer, size, arrival, now);
                     }
-                }
+                    None => {
+                        self.discard(way.0.next.port, buffer);
+                        self.drop(DropReason::NoFrame, arrival);
+                    }
+                },
                 Err(reason) => self.drop(reason, arrival),
             }
         }
@@ -250,7 +261,11 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let written = plan.write(ip, index, &mut piece[ETHERNET..]);
                 match written.map(|length| packet::parse(&piece[ETHERNET..ETHERNET + length])) {
                     Some(Ok(packet)) => {
-                        pieces.push(Source { frame: piece, packet, arrival: source.arrival });
+                        pieces.push(Source {
+                            frame: piece,
+                            packet,
+                            arrival: source.arrival,
+                        });
                     }
                     Some(Err(reason)) => self.drop(reason, source.arrival),
                     None => self.drop(DropReason::NoFrame, source.arrival),
@@ -302,7 +317,11 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
         .map(|source| {
             let length = usize::from(source.packet.length);
             let local = source.arrival.is_local();
-            Item::new(&mut source.frame[ETHERNET..ETHERNET + length], source.packet, local)
+            Item::new(
+                &mut source.frame[ETHERNET..ETHERNET + length],
+                source.packet,
+                local,
+            )
         })
         .collect()
 }
@@ -314,7 +333,11 @@ fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
 }
 
 const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() { Version::V4 } else { Version::V6 }
+    if sa.parameters.destination.is_ipv4() {
+        Version::V4
+    } else {
+        Version::V6
+    }
 }
 
 /// How an ICMP error about a packet goes back.

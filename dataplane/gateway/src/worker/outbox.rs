@@ -58,12 +58,22 @@ impl Outbox {
         ether_type: u16,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        let Some(mut buffer) = self.free.pop() else { return false };
-        let header = Header { destination: [0; 6], source: [0; 6], ether_type };
+        let Some(mut buffer) = self.free.pop() else {
+            return false;
+        };
+        let header = Header {
+            destination: [0; 6],
+            source: [0; 6],
+            ether_type,
+        };
         buffer[..ETHERNET].copy_from_slice(&header.to_bytes());
         match write(&mut buffer[ETHERNET..]) {
             Some(length) => {
-                self.waiting.push(Letter { buffer, length: ETHERNET + length, way });
+                self.waiting.push(Letter {
+                    buffer,
+                    length: ETHERNET + length,
+                    way,
+                });
                 true
             }
             None => {
