@@ -202,6 +202,11 @@ fn ike() -> Vec<Case> {
             ike,
         ),
         Case::pass(
+            "from a peer's IKE port: the guard tells who may",
+            v4(("203.0.113.5", "192.0.2.1"), UDP, &udp(500, 53, &[1; 28])),
+            ike,
+        ),
+        Case::pass(
             "IKE from the machine's address",
             v4(
                 ("192.0.2.1", "203.0.113.5"),

@@ -58,6 +58,10 @@ fn taken() -> Vec<Case> {
             v4(("10.1.2.3", "10.2.2.3"), ESP, &esp(1)),
         ),
         policy(
+            "DHCP clients do not talk to one another",
+            v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(68, 68, &[0; 240])),
+        ),
+        policy(
             "IKE of others",
             v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(500, 500, &[1; 28])),
         ),
