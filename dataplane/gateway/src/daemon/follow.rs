@@ -18,7 +18,7 @@ use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::publish;
-use crate::daemon::run::{Refusal, guard_parameters, port_sides};
+use crate::daemon::run::{Print, Refusal, guard_parameters, port_sides};
 use crate::netlink::guard::Guard;
 use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
@@ -103,7 +103,7 @@ impl<'c> Follower<'c> {
         &mut self,
         running: &Running,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) -> Result<(), Refusal> {
         if self.config.dataplane.forwarding == Forwarding::Kernel {
             let keeper = NeighborKeeper::new(self.side.kernel.clone());
@@ -131,7 +131,7 @@ impl<'c> Follower<'c> {
         guard: &mut Option<Guard>,
         socket: &Socket,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) -> Result<(), Refusal> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Refusal::of)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Refusal::of)?;
@@ -165,7 +165,7 @@ impl<'c> Follower<'c> {
     }
 
     /// The last step of the stop: what the kernel was asked for is taken back.
-    pub async fn end(mut self, guard: Option<Guard>, print: &dyn Fn(&str)) {
+    pub async fn end(mut self, guard: Option<Guard>, print: Print) {
         if let Some(mut routes) = self.host_routes.take() {
             warn(routes.remove().await, print);
         }
@@ -184,7 +184,7 @@ impl<'c> Follower<'c> {
         running: &Running,
         guard: &mut Option<Guard>,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) {
         for notice in self.mirror.notices() {
             print(&format!("warning: {notice}"));
@@ -252,7 +252,7 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    async fn serve_requests(&mut self, print: &dyn Fn(&str)) {
+    async fn serve_requests(&mut self, print: Print) {
         let Some(requests) = &self.side.requests else {
             return;
         };
@@ -351,7 +351,7 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-fn warn<E: std::fmt::Display>(result: Result<(), E>, print: &dyn Fn(&str)) {
+fn warn<E: std::fmt::Display>(result: Result<(), E>, print: Print) {
     if let Err(error) = result {
         print(&format!("warning: {error}"));
     }

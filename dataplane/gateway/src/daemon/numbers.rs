@@ -11,7 +11,7 @@ use ipsec::sa::{Sa, SaParameters, SaSlot};
 use ipsec::time::Time;
 
 use crate::config::Config;
-use crate::daemon::run::Refusal;
+use crate::daemon::run::{Print, Refusal};
 use crate::state::{Directory, End, Grant, Keeper, Reservation, unreserved};
 use crate::worker::requests::NumberRequests;
 
@@ -72,7 +72,7 @@ impl Numbers {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(&mut self, sas: &[Arc<Sa>]) -> std::io::Result<()> {
+    pub fn start(&mut self, sas: &[Arc<Sa>], print: Print) -> std::io::Result<()> {
         let (Some(keeper), Some(parker), Some(requests)) = (
             self.keeper.take(),
             self.parker.take(),
@@ -84,7 +84,7 @@ impl Numbers {
         let sas = sas.to_vec();
         let thread = std::thread::Builder::new()
             .name("numbers".to_owned())
-            .spawn(move || serve(keeper, &parker, &requests, &sas, &stop))?;
+            .spawn(move || serve(keeper, (&parker, &requests), &sas, &stop, print))?;
         self.thread = Some(thread);
         Ok(())
     }
@@ -125,10 +125,10 @@ fn end(sa: &Sa) -> Option<End> {
 
 fn serve(
     mut keeper: Keeper,
-    parker: &Parker,
-    requests: &NumberRequests,
+    (parker, requests): (&Parker, &NumberRequests),
     sas: &[Arc<Sa>],
     stop: &AtomicBool,
+    print: Print,
 ) -> Keeper {
     let start = Instant::now();
     let mut reviewed = start;
@@ -146,7 +146,7 @@ fn serve(
             }
         }
         if !asked.is_empty() {
-            grant(sas, keeper.extend(&asked, now));
+            grant(sas, keeper.extend(&asked, now), print);
         }
         if reviewed.elapsed() >= REVIEW {
             reviewed = Instant::now();
@@ -154,7 +154,7 @@ fn serve(
                 .iter()
                 .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
                 .collect();
-            grant(sas, keeper.review(&reached, now));
+            grant(sas, keeper.review(&reached, now), print);
         }
         parker.park_timeout(REVIEW);
     }
@@ -162,7 +162,7 @@ fn serve(
 }
 
 /// What is on disk now may be used.
-fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>) {
+fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>, print: Print) {
     match granted {
         Ok(grants) => {
             for grant in grants {
@@ -174,6 +174,8 @@ fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>) 
             }
         }
         // The SAs go on with what they have, then drop as `no_reservation`, which is counted.
-        Err(error) => tracing::error!("sequence numbers could not be reserved: {error}"),
+        Err(error) => print(&format!(
+            "warning: sequence numbers could not be reserved: {error}"
+        )),
     }
 }

@@ -58,6 +58,7 @@ pub fn open(
     facts: Facts,
     dataplane: &Dataplane,
 ) -> Result<(OpenPort, Vec<OpenQueue>), String> {
+    facts.check_frames(dataplane.umem).map_err(text)?;
     let mut choices = Vec::new();
     let queues = facts.receive_queues;
     let entry = if facts.needs_frags() {

@@ -56,12 +56,15 @@ impl Refusal {
     }
 }
 
+/// Where every automatic choice and warning goes, a line each.
+pub type Print = fn(&str);
+
 /// Runs the gateway of a checked configuration until SIGTERM or SIGINT. `print` gets every
 /// automatic choice and warning, a line each.
 ///
 /// # Errors
 /// The line that says why it does not start, or how it ended badly.
-pub fn run(config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
+pub fn run(config: Config, print: Print) -> Result<(), Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -70,7 +73,7 @@ pub fn run(config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     local.block_on(&runtime, Box::pin(live(config, print)))
 }
 
-async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
+async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let facts = ports::probe(&config.ports).map_err(Refusal::of)?;
     let cores = choose_cores(&config, &facts)?;
     let start = Instant::now();
@@ -104,7 +107,7 @@ async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
     let (host_thread, links) = connect_host(host.as_ref(), &exchange, cores.len())?;
-    numbers.start(&sas).map_err(Refusal::of)?;
+    numbers.start(&sas, print).map_err(Refusal::of)?;
     let around = Surroundings {
         shared: Arc::clone(&shared),
         exchange,
@@ -144,9 +147,12 @@ async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
         .await;
     drop(socket);
     let stopped = stop(running, crew, host_thread, numbers, &sas, print);
+    let ended = ended.and(stopped);
+    // After a bad end the guard stands: nobody else keeps the kernel's path closed.
+    let guard = guard.filter(|_| ended.is_ok());
     follower.end(guard, print).await;
     drop(host);
-    ended.and(stopped)
+    ended
 }
 
 fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal> {
@@ -192,7 +198,7 @@ fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal>
     Ok(chosen)
 }
 
-fn say_cores(crew: &Crew, cores: &[usize], print: &dyn Fn(&str)) {
+fn say_cores(crew: &Crew, cores: &[usize], print: Print) {
     for (number, (pinned, core)) in crew.cores.iter().zip(cores).enumerate() {
         match pinned {
             Some(core) => print(&format!("worker {number}: core {core}")),
@@ -264,7 +270,7 @@ fn connect_host(
     ))
 }
 
-fn load_guard(config: &Config, print: &dyn Fn(&str)) -> Result<Option<Guard>, Refusal> {
+fn load_guard(config: &Config, print: Print) -> Result<Option<Guard>, Refusal> {
     if config.dataplane.guard == config::Guard::Open {
         print(
             "warning: guard = \"open\": what policy protects may pass in the clear while the \
@@ -304,21 +310,23 @@ pub(super) fn guard_parameters<'a>(
 fn open_ports(
     config: &Config,
     facts: Vec<Facts>,
-    print: &dyn Fn(&str),
+    print: Print,
 ) -> Result<(Vec<OpenPort>, Vec<OpenQueue>), Refusal> {
     let mut open = Vec::new();
     let mut queues = Vec::new();
     for (index, (port, facts)) in (0..).zip(config.ports.iter().zip(facts)) {
         let (port, of_port) =
             ports::open(PortIndex(index), port, facts, &config.dataplane).map_err(Refusal)?;
+        open.push(port);
+        queues.extend(of_port);
+    }
+    for port in &open {
         for choice in &port.choices {
             print(&format!(
                 "port {}: {}: {} (asked: {}; {})",
                 port.name, choice.what, choice.got, choice.asked, choice.why
             ));
         }
-        open.push(port);
-        queues.extend(of_port);
     }
     let umem = config.dataplane.umem;
     let bytes = queues.len() as u64 * u64::from(umem.frames) * u64::from(umem.frame_size);
@@ -374,7 +382,7 @@ fn running(
     }
 }
 
-fn bind(config: &Config, print: &dyn Fn(&str)) -> Result<Socket, Refusal> {
+fn bind(config: &Config, print: Print) -> Result<Socket, Refusal> {
     let name = &config.dataplane.control_group;
     let group = if name.is_empty() {
         None
@@ -408,7 +416,7 @@ fn stop(
     host: Option<HostSide>,
     numbers: Numbers,
     sas: &[Arc<Sa>],
-    print: &dyn Fn(&str),
+    print: Print,
 ) -> Result<(), Refusal> {
     for port in running.ports.borrow_mut().iter_mut() {
         // From here on the kernel has every packet, and the guard stands.

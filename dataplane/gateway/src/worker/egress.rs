@@ -371,20 +371,13 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Ends every wait for a neighbour: the worker stops.
     pub(super) fn abandon_pending(&mut self) {
-        let mut own = 0;
         let mut dropped = 0;
-        self.pending.abandon(|_, waiting, _| {
-            if waiting.own {
-                own += 1;
-            } else {
-                dropped += 1;
-            }
-        });
+        self.pending
+            .abandon(|_, waiting, _| dropped += u64::from(!waiting.own));
         for _ in 0..dropped {
             self.tally.unhold(1);
             self.tally.drop(DropReason::NoNeighbor);
         }
-        tracing::debug!(own, dropped, "packets that waited for a neighbour ended");
     }
 }
 

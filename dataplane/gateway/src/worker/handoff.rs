@@ -201,11 +201,8 @@ mod tests {
             0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0xb1, 0x8d, 10, 0, 0, 1, 10, 0, 0, 2,
         ];
         let mut ip = ip;
-        let sum = ipsec::wire::checksum::internet(&{
-            let mut clear = ip;
-            clear[10..12].fill(0);
-            clear
-        });
+        ip[10..12].fill(0);
+        let sum = ipsec::wire::checksum::Sum::ZERO.bytes(&ip).checksum();
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
         let packet = ipsec::packet::parse(&ip).unwrap();
         Parcel {

@@ -76,7 +76,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
             if item.verdict == Verdict::Protect {
-                match self.place(item.source.len(), *way, snapshot) {
+                match self.place(room_of(item), *way, snapshot) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
                         link = Some(found);
@@ -113,14 +113,12 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn place(
         &mut self,
-        length: usize,
+        room: usize,
         way: Option<Path>,
         snapshot: &Snapshot,
     ) -> Result<(P::Transmit, Link), DropReason> {
         let path = way.ok_or(DropReason::NoRoute)?;
         let link = self.link(snapshot, path.next)?;
-        // TFC padding may fill the MTU.
-        let room = (length + OVERHEAD).max(usize::from(path.mtu));
         let buffer = self.allocate(path.next.port, room)?;
         Ok((buffer, link))
     }
@@ -324,6 +322,19 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
             )
         })
         .collect()
+}
+
+/// The longest that the sealed packet may be, bytes.
+fn room_of(item: &Item<'_>) -> usize {
+    let padded = item
+        .sa
+        .map_or(0, |sa| usize::from(sa.parameters.tfc_pad_to));
+    let longest = item.source.len().max(padded) + OVERHEAD;
+    if item.fragment_outer {
+        longest
+    } else {
+        longest.min(usize::from(item.mtu))
+    }
 }
 
 /// The way of the sealed packet: by its outer destination.
