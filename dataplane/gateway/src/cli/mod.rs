@@ -59,5 +59,5 @@ pub(crate) fn complain(message: &impl std::fmt::Display) {
 /// A result on standard output. A reader that went away is no error of ours.
 pub(crate) fn say(text: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    writeln!(std::io::stdout().lock(), "{text}").unwrap_or_default();
 }

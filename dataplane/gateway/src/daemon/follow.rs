@@ -299,7 +299,8 @@ impl<'c> Follower<'c> {
         };
         let snapshot = self.shared.snapshot.load_full();
         // A too large MTU costs an ICMP error, a refused one nothing else.
-        let _ = host.set_mtu(publish::host_mtu(&snapshot, &self.sas));
+        host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
+            .unwrap_or_default();
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let wanted: Vec<HostRoute> = publish::host_routes(self.config, &local)
             .into_iter()

@@ -428,7 +428,9 @@ fn stop(
     if let Some(host) = host {
         host.stop.store(true, std::sync::atomic::Ordering::Release);
         host.bell.ring();
-        let _ = host.thread.join();
+        if host.thread.join().is_err() {
+            print("warning: the host port's thread panicked");
+        }
     }
     for ledger in farewells.iter().flat_map(|farewell| &farewell.ledgers) {
         if !ledger.is_home() {

@@ -98,6 +98,9 @@ pub struct Outcome {
     pub damage: Vec<ReplayError>,
 }
 
+/// A captured frame and where it enters.
+type Offered = (Entry, Captured);
+
 /// Where a packet enters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entry {
@@ -134,7 +137,7 @@ pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
 fn read_inputs(
     config: &Config,
     plan: &Plan,
-) -> Result<(Vec<(Entry, Captured)>, Vec<ReplayError>), ReplayError> {
+) -> Result<(Vec<Offered>, Vec<ReplayError>), ReplayError> {
     let mut packets = Vec::new();
     let mut damage = Vec::new();
     for (name, _) in plan.inputs.iter().chain(&plan.outputs) {

@@ -8,6 +8,7 @@ use ipsec::verdict::DropReason;
 use crate::port::{Buffer, Burst, Frame, Ledger, Port};
 
 /// A frame of a [`MemoryPort`]: a buffer of fixed room and the length in use.
+#[derive(Debug)]
 pub struct MemoryFrame {
     room: Box<[u8]>,
     length: usize,
@@ -167,10 +168,7 @@ mod tests {
         assert_eq!(burst.len(), 2);
         assert!(port.ledger().balances() && !port.ledger().is_home());
         for frame in burst.drain(..) {
-            let mut out = port
-                .allocate(frame.bytes().len())
-                .ok()
-                .expect("a free frame");
+            let mut out = port.allocate(frame.bytes().len()).expect("a free frame");
             out.room()[..frame.bytes().len()].copy_from_slice(frame.bytes());
             port.transmit(out, frame.bytes().len());
             port.release(frame);

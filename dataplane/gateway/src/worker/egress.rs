@@ -59,7 +59,8 @@ pub(super) fn flow_hash(packet: &Packet) -> u32 {
         _ => 0,
     };
     let addresses = packet.source ^ packet.destination.rotate_left(64);
-    let folded = (addresses >> 64) as u64 ^ (addresses & u128::from(u64::MAX)) as u64;
+    let [high, low] = [addresses >> 64, addresses & u128::from(u64::MAX)];
+    let folded = u64::try_from(high ^ low).unwrap_or_default();
     let mixed = (folded ^ ports ^ u64::from(packet.protocol)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as u32
 }

@@ -29,7 +29,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// why; all others are done with.
     pub(super) fn inbound(
         &mut self,
-        sources: &mut [Source<'_>],
+        sources: &[Source<'_>],
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
@@ -37,7 +37,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let place = self.predicted(snapshot);
         let mut fates = self.open(sources, &mut buffers, place, snapshot, now);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.drain(..).zip(&*sources).zip(&mut buffers) {
+        for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
             let kept = self.end_inbound(&fate, source, (buffer.take(), place), snapshot, now);
             ends.push(kept);
         }

@@ -96,7 +96,8 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
             }
             Way::Route | Way::Policy => {
-                let _ = self.outbound(std::slice::from_mut(source), snapshot, now);
+                // An error whose SA lives elsewhere is not worth a hand-over: never created.
+                drop(self.outbound(std::slice::from_mut(source), snapshot, now));
             }
         }
     }

@@ -126,7 +126,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn end_outbound(
         &mut self,
         fate: &Fate,
-        source: &mut Source<'_>,
+        source: &Source<'_>,
         buffer: Option<P::Transmit>,
         snapshot: &Snapshot,
         now: Time,

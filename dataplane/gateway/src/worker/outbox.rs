@@ -23,9 +23,12 @@ pub(super) enum Way {
     Host,
 }
 
+/// Boxed, so that posting moves a pointer and not the bytes.
+type Room = Box<[u8; ROOM]>;
+
 /// One frame of ours.
 pub(super) struct Letter {
-    buffer: Box<[u8; ROOM]>,
+    buffer: Room,
     length: usize,
     pub way: Way,
 }
@@ -38,7 +41,7 @@ impl Letter {
 
 /// The pool and what waits.
 pub(super) struct Outbox {
-    free: Vec<Box<[u8; ROOM]>>,
+    free: Vec<Room>,
     waiting: Vec<Letter>,
 }
 

@@ -284,7 +284,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         }
         let ends = match facts.side {
-            Side::Unprotected => self.inbound(&mut sources, snapshot, now),
+            Side::Unprotected => self.inbound(&sources, snapshot, now),
             Side::Protected => self.outbound(&mut sources, snapshot, now),
         };
         let packets: ArrayVec<Packet, BATCH> = sources.iter().map(|s| s.packet).collect();
@@ -354,12 +354,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         for mut held in self.shelf.take() {
             let (packet, arrival) = (held.packet, held.arrival);
-            let mut source = Source {
+            let source = Source {
                 frame: &mut held.frame,
                 packet,
                 arrival,
             };
-            let ends = self.inbound(std::slice::from_mut(&mut source), snapshot, now);
+            let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
             match ends.first() {
                 Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
                     self.shelf.put_back(held);
@@ -436,7 +436,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             })
             .collect();
         let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&mut sources, snapshot, now),
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
             _ => self.outbound(&mut sources, snapshot, now),
         };
         drop(sources);

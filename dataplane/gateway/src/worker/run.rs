@@ -101,7 +101,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// Sleeps until a frame arrives, somebody rings, or something is due.
-    fn sleep(&mut self) {
+    fn sleep(&self) {
         let bell = Arc::clone(self.desk.bell());
         bell.prepare_to_sleep();
         if self.desk.has_mail() || self.host.is_waiting() {
@@ -120,7 +120,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         descriptors.push(PollFd::from_borrowed_fd(bell_descriptor, PollFlags::IN));
         let timeout = Timespec {
             tv_sec: 0,
-            tv_nsec: longest.as_nanos() as i64,
+            tv_nsec: longest.subsec_nanos().into(),
         };
         // An interrupted or failed poll is a short sleep: the next round looks anyway.
         let _ = poll(&mut descriptors, Some(&timeout));
