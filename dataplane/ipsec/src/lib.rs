@@ -33,6 +33,8 @@ pub mod policy;
 
 pub mod tables;
 
+mod shape;
+
 pub mod inbound;
 
 pub mod outbound;

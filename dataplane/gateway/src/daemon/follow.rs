@@ -18,7 +18,8 @@ use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::publish;
-use crate::daemon::run::{Print, Refusal, guard_parameters, port_sides};
+use crate::daemon::refusal::{Print, Refusal};
+use crate::daemon::start::{guard_parameters, port_sides};
 use crate::netlink::guard::Guard;
 use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
@@ -69,6 +70,7 @@ pub struct Follower<'c> {
     side: Kernelside,
     neighbors: Option<NeighborKeeper>,
     host_routes: Option<HostRoutes>,
+    guard: Option<Guard>,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
 }
@@ -81,6 +83,7 @@ impl<'c> Follower<'c> {
         shared: Arc<Shared>,
         sas: &[Arc<Sa>],
         mirror: Mirror,
+        guard: Option<Guard>,
         side: Kernelside,
     ) -> Self {
         Self {
@@ -91,6 +94,7 @@ impl<'c> Follower<'c> {
             side,
             neighbors: None,
             host_routes: None,
+            guard,
             asked: BTreeSet::new(),
         }
     }
@@ -128,7 +132,6 @@ impl<'c> Follower<'c> {
     pub async fn follow(
         &mut self,
         running: &Rc<Running>,
-        guard: &mut Option<Guard>,
         socket: &Socket,
         host: Option<&HostPort>,
         print: Print,
@@ -150,7 +153,7 @@ impl<'c> Follower<'c> {
                 }
                 changes = self.mirror.changed() => {
                     let changes = changes.map_err(Refusal::of)?;
-                    self.take(changes, running, guard, host, print).await;
+                    self.take(changes, running, host, print).await;
                 }
                 _ = requests.tick() => self.serve_requests(print).await,
                 _ = refresh.tick() => {
@@ -158,21 +161,22 @@ impl<'c> Follower<'c> {
                         warn(neighbors.refresh(&self.mirror).await, print);
                     }
                 }
-                _ = counts.tick() => count_guard(running, guard.as_ref()),
+                _ = counts.tick() => count_guard(running, self.guard.as_ref()),
                 () = &mut serving => {}
             }
         }
     }
 
-    /// The last step of the stop: what the kernel was asked for is taken back.
-    pub async fn end(mut self, guard: Option<Guard>, print: Print) {
+    /// The last step of the stop: what the kernel was asked for is taken back. The guard goes only
+    /// after a `clean` one: after another nobody else keeps the kernel's path closed.
+    pub async fn end(mut self, clean: bool, print: Print) {
         if let Some(mut routes) = self.host_routes.take() {
             warn(routes.remove().await, print);
         }
         if let Some(mut neighbors) = self.neighbors.take() {
             warn(neighbors.release().await, print);
         }
-        if let Some(guard) = guard {
+        if let Some(guard) = self.guard.filter(|_| clean) {
             warn(guard.remove(), print);
         }
     }
@@ -182,7 +186,6 @@ impl<'c> Follower<'c> {
         &mut self,
         changes: Changes,
         running: &Running,
-        guard: &mut Option<Guard>,
         host: Option<&HostPort>,
         print: Print,
     ) {
@@ -204,7 +207,7 @@ impl<'c> Follower<'c> {
             warn(self.steer(running), print);
         }
         if changes.links
-            && let Some(guard) = guard
+            && let Some(guard) = &mut self.guard
         {
             let sides = port_sides(self.config);
             warn(guard.load(&guard_parameters(self.config, &sides)), print);

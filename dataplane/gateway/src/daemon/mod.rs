@@ -1,6 +1,8 @@
 //! The gateway as a process: opens everything in the one order that leaves no gap, follows the
 //! kernel while it runs, and takes everything down again.
 
+pub mod refusal;
+
 pub mod cores;
 
 pub mod ports;
@@ -9,10 +11,12 @@ pub mod workers;
 
 pub mod publish;
 
-pub mod answers;
-
-pub mod run;
-
 pub mod numbers;
 
+pub mod answers;
+
+mod start;
+
 pub mod follow;
+
+pub mod run;

@@ -11,7 +11,7 @@ use ipsec::sa::{Sa, SaParameters, SaSlot};
 use ipsec::time::Time;
 
 use crate::config::Config;
-use crate::daemon::run::{Print, Refusal};
+use crate::daemon::refusal::{Print, Refusal};
 use crate::state::{Directory, End, Grant, Keeper, Reservation, unreserved};
 use crate::worker::requests::NumberRequests;
 

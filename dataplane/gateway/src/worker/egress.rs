@@ -41,6 +41,16 @@ pub(super) enum Carrier<'a, T> {
     Placed(T, PortIndex),
 }
 
+impl<T: Buffer> Carrier<'_, T> {
+    /// The packet of `length` bytes.
+    fn ip(&mut self, length: usize) -> &[u8] {
+        match self {
+            Self::Copy(ip) => ip,
+            Self::Placed(buffer, _) => &buffer.room()[ETHERNET..ETHERNET + length],
+        }
+    }
+}
+
 /// About whom and to whom an error in forwarding is told.
 #[derive(Clone, Copy)]
 pub(super) struct Transit {
@@ -194,107 +204,88 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         snapshot: &Snapshot,
         packet: &Packet,
-        carrier: Carrier<'_, P::Transmit>,
+        mut carrier: Carrier<'_, P::Transmit>,
         transit: Transit,
         now: Time,
     ) {
-        if let Err((reason, carrier)) = self.try_forward(snapshot, packet, carrier, transit, now) {
-            self.drop(reason, transit.arrival);
-            if let Some((buffer, port)) = carrier {
-                self.discard(port, buffer);
+        let length = usize::from(packet.length);
+        let ended = match self.way_out(snapshot, (carrier.ip(length), packet), transit, now) {
+            Err(reason) => Err((reason, carrier)),
+            Ok(way) if packet.length > way.0.mtu => {
+                let ip = carrier.ip(length);
+                self.forward_fragments(snapshot, (ip, packet), way, transit, now);
+                self.abandon(carrier);
+                Ok(())
             }
+            Ok(way) => self
+                .load(carrier, way.0.next.port, length)
+                .map(|mut buffer| {
+                    if !transit.arrival.is_local() {
+                        // A hop limit of 1 or less ended in `way_out`.
+                        let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
+                        hop::decrement(ip).unwrap_or_default();
+                    }
+                    let size = (packet.version, length);
+                    self.finish(snapshot, way, buffer, size, transit.arrival, now);
+                }),
+        };
+        if let Err((reason, carrier)) = ended {
+            self.drop(reason, transit.arrival);
+            self.abandon(carrier);
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the error carries back the frame to discard"
-    )]
-    fn try_forward(
+    /// Hop limit, size, route and neighbour, in this order; tells the sender what is wrong.
+    fn way_out(
         &mut self,
         snapshot: &Snapshot,
-        packet: &Packet,
-        carrier: Carrier<'_, P::Transmit>,
+        (ip, packet): (&[u8], &Packet),
         transit: Transit,
         now: Time,
-    ) -> Result<(), (DropReason, Option<(P::Transmit, PortIndex)>)> {
-        let length = usize::from(packet.length);
-        let (copy, mut placed) = match carrier {
-            Carrier::Copy(ip) => (ip, None),
-            Carrier::Placed(buffer, port) => (&[][..], Some((buffer, port))),
-        };
-        let path = path(
-            snapshot,
-            packet.version,
-            packet.destination,
-            flow_hash(packet),
-        );
-        let trouble = if !transit.arrival.is_local() && packet.hop_limit <= 1 {
-            Some((DropReason::HopLimit, Complaint::TimeExceeded))
-        } else {
-            let mtu = path.map_or(u16::MAX, |path| path.mtu);
-            let long = packet.length > mtu && packet.dont_fragment;
-            long.then_some((DropReason::TooBig, Complaint::TooBig(mtu)))
-        };
-        if let Some((reason, complaint)) = trouble {
-            let ip = match &mut placed {
-                Some((buffer, _)) => &buffer.room()[ETHERNET..ETHERNET + length],
-                None => copy,
-            };
-            let toward = path.map(|path| path.next.port);
+    ) -> Result<(Path, Link), DropReason> {
+        let (version, destination) = (packet.version, packet.destination);
+        let path = path(snapshot, version, destination, flow_hash(packet));
+        let toward = path.map(|path| path.next.port);
+        if !transit.arrival.is_local() && packet.hop_limit <= 1 {
+            let complaint = Complaint::TimeExceeded;
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
-            return Err((reason, placed));
+            return Err(DropReason::HopLimit);
         }
-        let Some(path) = path else {
-            return Err((DropReason::NoRoute, placed));
-        };
-        let link = match self.link(snapshot, path.next) {
-            Ok(link) => link,
-            Err(reason) => return Err((reason, placed)),
-        };
-        let lower = !transit.arrival.is_local();
-        if packet.length > path.mtu {
-            let ip = match &mut placed {
-                Some((buffer, _)) => &buffer.room()[ETHERNET..ETHERNET + length],
-                None => copy,
-            };
-            self.forward_fragments(snapshot, (ip, packet), (path, link), transit, now);
-            if let Some((buffer, port)) = placed {
-                self.discard(port, buffer);
-            }
-            return Ok(());
+        let mtu = path.map_or(u16::MAX, |path| path.mtu);
+        if packet.length > mtu && packet.dont_fragment {
+            let complaint = Complaint::TooBig(mtu);
+            self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
+            return Err(DropReason::TooBig);
         }
-        let mut buffer = match placed {
-            Some((buffer, port)) if port == path.next.port => buffer,
-            other => {
-                let mut fresh = match self.allocate(path.next.port, length) {
-                    Ok(fresh) => fresh,
-                    Err(reason) => return Err((reason, other)),
-                };
-                let room = &mut fresh.room()[ETHERNET..ETHERNET + length];
-                match other {
-                    Some((mut buffer, port)) => {
-                        room.copy_from_slice(&buffer.room()[ETHERNET..ETHERNET + length]);
-                        self.discard(port, buffer);
-                    }
-                    None => room.copy_from_slice(copy),
-                }
-                fresh
-            }
-        };
-        if lower {
-            // A hop limit of 1 or less ended above.
-            let _ = hop::decrement(&mut buffer.room()[ETHERNET..ETHERNET + length]);
+        let path = path.ok_or(DropReason::NoRoute)?;
+        Ok((path, self.link(snapshot, path.next)?))
+    }
+
+    /// The packet in a frame of `port`: the one that it lies in, or a copy.
+    fn load<'c>(
+        &mut self,
+        mut carrier: Carrier<'c, P::Transmit>,
+        port: PortIndex,
+        length: usize,
+    ) -> Result<P::Transmit, (DropReason, Carrier<'c, P::Transmit>)> {
+        match carrier {
+            Carrier::Placed(buffer, place) if place == port => return Ok(buffer),
+            Carrier::Copy(_) | Carrier::Placed(..) => {}
         }
-        self.finish(
-            snapshot,
-            (path, link),
-            buffer,
-            (packet.version, length),
-            transit.arrival,
-            now,
-        );
-        Ok(())
+        let mut fresh = match self.allocate(port, length) {
+            Ok(fresh) => fresh,
+            Err(reason) => return Err((reason, carrier)),
+        };
+        fresh.room()[ETHERNET..ETHERNET + length].copy_from_slice(carrier.ip(length));
+        self.abandon(carrier);
+        Ok(fresh)
+    }
+
+    /// Gives back the frame that a packet lies in, if it has one.
+    fn abandon(&mut self, carrier: Carrier<'_, P::Transmit>) {
+        if let Carrier::Placed(buffer, port) = carrier {
+            self.discard(port, buffer);
+        }
     }
 
     /// Forwards an IPv4 packet without DF that is too long for the way, in fragments.
@@ -327,8 +318,8 @@ impl<P: Port, H: Host> Worker<P, H> {
                 continue;
             };
             if !transit.arrival.is_local() {
-                // A hop limit of 1 or less ended before.
-                let _ = hop::decrement(&mut room[..length]);
+                // A hop limit of 1 or less ended in `way_out`.
+                hop::decrement(&mut room[..length]).unwrap_or_default();
             }
             let size = (packet.version, length);
             self.finish(snapshot, (path, link), buffer, size, transit.arrival, now);

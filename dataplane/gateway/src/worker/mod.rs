@@ -20,6 +20,8 @@ pub mod pending;
 
 mod process;
 
+mod kept;
+
 mod egress;
 
 mod originate;

@@ -24,8 +24,8 @@ use crate::port::{Frame, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
-use crate::worker::handoff::{Desk, Exchange, Parcel};
-use crate::worker::held::{self, Shelf};
+use crate::worker::handoff::{Desk, Exchange};
+use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
@@ -301,168 +301,6 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.post(snapshot, now);
     }
 
-    /// Hands over or shelves what must be kept. Answers the frame if it is done with.
-    fn keep(
-        &mut self,
-        lane: usize,
-        frame: P::Received,
-        (kept, packet): (Kept, Option<Packet>),
-        arrival: Arrival,
-        now: Time,
-    ) -> Option<P::Received> {
-        match (kept, packet) {
-            (Kept::For(to), Some(packet)) => {
-                match self.desk.send(
-                    to,
-                    Parcel {
-                        frame,
-                        lane,
-                        packet,
-                        arrival,
-                    },
-                ) {
-                    Ok(()) => {
-                        self.tally.hold(1);
-                        return None;
-                    }
-                    Err(parcel) => {
-                        self.tally.drop(DropReason::HandoffFull);
-                        return Some(parcel.frame);
-                    }
-                }
-            }
-            (Kept::Held(slot), Some(packet)) => {
-                self.shelve(frame.bytes(), packet, arrival, slot, now);
-            }
-            (Kept::No, _) | (_, None) => {}
-        }
-        Some(frame)
-    }
-
-    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
-        if self.shelf.keep(frame, packet, arrival, slot, now) {
-            self.tally.hold(1);
-        } else {
-            self.tally.drop(DropReason::NoReservation);
-        }
-    }
-
-    /// Offers the packets on the shelf again.
-    pub(super) fn retry_shelf(&mut self, snapshot: &Snapshot, now: Time) {
-        if self.shelf.is_empty() {
-            return;
-        }
-        for mut held in self.shelf.take() {
-            let (packet, arrival) = (held.packet, held.arrival);
-            let source = Source {
-                frame: &mut held.frame,
-                packet,
-                arrival,
-            };
-            let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
-            match ends.first() {
-                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
-                    self.shelf.put_back(held);
-                    continue;
-                }
-                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
-                Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
-                Some(Kept::No) | None => {}
-            }
-            self.tally.unhold(1);
-        }
-        self.post(snapshot, now);
-    }
-
-    /// Ends what waits on the shelf: the worker stops.
-    pub(super) fn clear_shelf(&mut self) {
-        for _ in self.shelf.take() {
-            self.tally.unhold(1);
-            self.tally.drop(DropReason::NoReservation);
-        }
-    }
-
-    /// Serves what other workers handed over. Answers the number of packets.
-    pub(super) fn serve_parcels(&mut self, snapshot: &Snapshot, now: Time) -> usize {
-        let mut served = 0;
-        for from in 0..self.desk.workers() {
-            let mut parcels: ArrayVec<Parcel<P::Received>, BATCH> = ArrayVec::new();
-            while !parcels.is_full()
-                && let Some(parcel) = self.desk.receive(from)
-            {
-                parcels.push(parcel);
-            }
-            served += parcels.len();
-            // Runs of one side go through together.
-            let mut rest = &mut parcels[..];
-            while let Some(first) = rest.first() {
-                let arrival = first.arrival;
-                let run = rest
-                    .iter()
-                    .take_while(|parcel| parcel.arrival == arrival)
-                    .count();
-                let (run, others) = rest.split_at_mut(run);
-                self.serve_run(run, arrival, snapshot, now);
-                rest = others;
-            }
-            for parcel in parcels {
-                self.desk.give_back(from, parcel.lane, parcel.frame);
-            }
-        }
-        while let Some(mut frame) = self.desk.receive_host() {
-            served += 1;
-            self.tally.unhold(1);
-            self.serve_host_packet(&mut frame, snapshot, now);
-        }
-        if served > 0 {
-            self.post(snapshot, now);
-        }
-        served
-    }
-
-    fn serve_run(
-        &mut self,
-        run: &mut [Parcel<P::Received>],
-        arrival: Arrival,
-        snapshot: &Snapshot,
-        now: Time,
-    ) {
-        let mut sources: ArrayVec<Source<'_>, BATCH> = run
-            .iter_mut()
-            .map(|p| Source {
-                frame: p.frame.bytes_mut(),
-                packet: p.packet,
-                arrival,
-            })
-            .collect();
-        let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
-            _ => self.outbound(&mut sources, snapshot, now),
-        };
-        drop(sources);
-        for (parcel, end) in run.iter().zip(ends) {
-            self.tally.unhold(1);
-            match end {
-                Kept::No => {}
-                // It came here because its SA lived here; meanwhile it moved.
-                Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
-                Kept::Held(slot) => {
-                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
-                }
-            }
-        }
-    }
-
-    /// Puts the frames back that came home from other workers. Answers their number.
-    pub(super) fn take_back(&mut self) -> usize {
-        let mut count = 0;
-        while let Some((lane, frame)) = self.desk.take_back() {
-            self.lanes[lane].port.release(frame);
-            count += 1;
-        }
-        count
-    }
-
     /// One packet from the machine itself, behind an Ethernet header that means nothing.
     pub fn serve_host(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         self.tally.add(Cell::FromHost, 1);
@@ -490,7 +328,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         count
     }
 
-    fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
+    pub(super) fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         match look_from_host(frame) {
             Look::Packet(packet) => {
                 let mut source = Source {

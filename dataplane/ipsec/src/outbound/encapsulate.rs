@@ -3,11 +3,11 @@
 
 use crate::crypto::iv::{RandomIvs, counter_iv};
 use crate::ip::{hop, tunnel_header};
-use crate::outbound::shape::{ESP_TRAILER, Shape};
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Packet, Version, address_bits, protocol};
 use crate::sa::Sa;
 use crate::sa::association::{DontFragment, Dscp, FlowLabel};
+use crate::shape::{ESP_TRAILER, Shape};
 use crate::verdict::DropReason;
 use crate::wire::{esp, udp};
 

@@ -1,10 +1,10 @@
 //! Does the packet fit the way out once it is sealed (RFC 4301 §8.2.1, RFC 2473 §7.1)?
 
 use crate::limits::{IPV4_MTU_MINIMUM, IPV6_MTU_MINIMUM};
-use crate::outbound::shape::Shape;
 use crate::outbound::{Item, Verdict};
 use crate::packet::{Packet, Version};
 use crate::sa::Sa;
+use crate::shape::Shape;
 
 pub(super) fn run(batch: &mut [Item<'_>]) {
     for item in batch {

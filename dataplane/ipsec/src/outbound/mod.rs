@@ -9,8 +9,6 @@
 //! them once, as the whole.
 
 // Arithmetic first, then the stages in their order; none imports another.
-mod shape;
-
 mod select;
 
 mod fit;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::outbound::shape::Shape;
 use crate::outbound::{Context, Item, Verdict};
 use crate::sa::Sa;
 use crate::sa::state::SaState;
+use crate::shape::Shape;
 use crate::time::Time;
 use crate::verdict::DropReason;
 

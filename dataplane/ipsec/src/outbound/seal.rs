@@ -4,9 +4,9 @@ use arrayvec::ArrayVec;
 
 use crate::crypto::{self, SealJob};
 use crate::limits::BATCH;
-use crate::outbound::shape::Shape;
 use crate::outbound::{Item, Verdict};
 use crate::sa::Sa;
+use crate::shape::Shape;
 use crate::wire::{checksum, udp};
 
 /// `batch` has at most [`BATCH`] packets.

@@ -1,0 +1,182 @@
+//! Packets that a worker cannot end at once: handed over to their SA's home, handed over to us, or
+//! on the shelf until their numbers are reserved.
+
+use arrayvec::ArrayVec;
+use ipsec::limits::BATCH;
+use ipsec::packet::Packet;
+use ipsec::sa::SaSlot;
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+
+use crate::port::settings::Side;
+use crate::port::{Frame, Port};
+use crate::snapshot::Snapshot;
+use crate::worker::frame::{Arrival, Source};
+use crate::worker::handoff::Parcel;
+use crate::worker::held;
+use crate::worker::host::Host;
+use crate::worker::process::{Kept, Worker};
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// Hands over or shelves what must be kept. Answers the frame if it is done with.
+    pub(super) fn keep(
+        &mut self,
+        lane: usize,
+        frame: P::Received,
+        (kept, packet): (Kept, Option<Packet>),
+        arrival: Arrival,
+        now: Time,
+    ) -> Option<P::Received> {
+        match (kept, packet) {
+            (Kept::For(to), Some(packet)) => {
+                match self.desk.send(
+                    to,
+                    Parcel {
+                        frame,
+                        lane,
+                        packet,
+                        arrival,
+                    },
+                ) {
+                    Ok(()) => {
+                        self.tally.hold(1);
+                        return None;
+                    }
+                    Err(parcel) => {
+                        self.tally.drop(DropReason::HandoffFull);
+                        return Some(parcel.frame);
+                    }
+                }
+            }
+            (Kept::Held(slot), Some(packet)) => {
+                self.shelve(frame.bytes(), packet, arrival, slot, now);
+            }
+            (Kept::No, _) | (_, None) => {}
+        }
+        Some(frame)
+    }
+
+    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
+        if self.shelf.keep(frame, packet, arrival, slot, now) {
+            self.tally.hold(1);
+        } else {
+            self.tally.drop(DropReason::NoReservation);
+        }
+    }
+
+    /// Offers the packets on the shelf again.
+    pub(super) fn retry_shelf(&mut self, snapshot: &Snapshot, now: Time) {
+        if self.shelf.is_empty() {
+            return;
+        }
+        for mut held in self.shelf.take() {
+            let (packet, arrival) = (held.packet, held.arrival);
+            let source = Source {
+                frame: &mut held.frame,
+                packet,
+                arrival,
+            };
+            let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
+            match ends.first() {
+                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
+                    self.shelf.put_back(held);
+                    continue;
+                }
+                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
+                Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
+                Some(Kept::No) | None => {}
+            }
+            self.tally.unhold(1);
+        }
+        self.post(snapshot, now);
+    }
+
+    /// Ends what waits on the shelf: the worker stops.
+    pub(super) fn clear_shelf(&mut self) {
+        for _ in self.shelf.take() {
+            self.tally.unhold(1);
+            self.tally.drop(DropReason::NoReservation);
+        }
+    }
+
+    /// Serves what other workers handed over. Answers the number of packets.
+    pub(super) fn serve_parcels(&mut self, snapshot: &Snapshot, now: Time) -> usize {
+        let mut served = 0;
+        for from in 0..self.desk.workers() {
+            let mut parcels: ArrayVec<Parcel<P::Received>, BATCH> = ArrayVec::new();
+            while !parcels.is_full()
+                && let Some(parcel) = self.desk.receive(from)
+            {
+                parcels.push(parcel);
+            }
+            served += parcels.len();
+            // Runs of one side go through together.
+            let mut rest = &mut parcels[..];
+            while let Some(first) = rest.first() {
+                let arrival = first.arrival;
+                let run = rest
+                    .iter()
+                    .take_while(|parcel| parcel.arrival == arrival)
+                    .count();
+                let (run, others) = rest.split_at_mut(run);
+                self.serve_run(run, arrival, snapshot, now);
+                rest = others;
+            }
+            for parcel in parcels {
+                self.desk.give_back(from, parcel.lane, parcel.frame);
+            }
+        }
+        while let Some(mut frame) = self.desk.receive_host() {
+            served += 1;
+            self.tally.unhold(1);
+            self.serve_host_packet(&mut frame, snapshot, now);
+        }
+        if served > 0 {
+            self.post(snapshot, now);
+        }
+        served
+    }
+
+    fn serve_run(
+        &mut self,
+        run: &mut [Parcel<P::Received>],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let mut sources: ArrayVec<Source<'_>, BATCH> = run
+            .iter_mut()
+            .map(|p| Source {
+                frame: p.frame.bytes_mut(),
+                packet: p.packet,
+                arrival,
+            })
+            .collect();
+        let ends = match arrival {
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
+            _ => self.outbound(&mut sources, snapshot, now),
+        };
+        drop(sources);
+        for (parcel, end) in run.iter().zip(ends) {
+            self.tally.unhold(1);
+            match end {
+                Kept::No => {}
+                // It came here because its SA lived here; meanwhile it moved.
+                Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
+                Kept::Held(slot) => {
+                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
+                }
+            }
+        }
+    }
+
+    /// Puts the frames back that came home from other workers. Answers their number.
+    pub(super) fn take_back(&mut self) -> usize {
+        let mut count = 0;
+        while let Some((lane, frame)) = self.desk.take_back() {
+            self.lanes[lane].port.release(frame);
+            count += 1;
+        }
+        count
+    }
+}
