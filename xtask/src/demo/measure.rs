@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use xipsec_tests::config::{LEFT, RIGHT};
+use xipsec_tests::config::RIGHT;
 use xipsec_tests::iperf;
 use xipsec_tests::topology::{Lab, Plan};
 use xipsec_tests::veth::End;
@@ -67,12 +67,7 @@ pub(super) fn run(options: &Options, binaries: &Binaries, progress: &Progress) -
     let mut lab = Lab::with_binary(&plan, &binaries.xipsec)?;
     lab.left.init_state()?;
     lab.right.init_state()?;
-    for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
-        host.ip(&format!(
-            "route replace default via {} mtu {INNER_MTU}",
-            side.lan[0]
-        ))?;
-    }
+    lab.route_mtu(INNER_MTU)?;
     let server = iperf::Server::start(&lab.host_b)?;
     let mut results = Results::default();
     for offloads in [false, true] {

@@ -54,6 +54,7 @@ fn table(options: &Options, results: &Results) {
         seconds,
         rounds,
         queues,
+        ..
     } = options;
     println!(
         "\nthroughput, median of {rounds} rounds in turns, {seconds} s each, {queues} queue(s),\n\
