@@ -7,7 +7,7 @@ use xipsec_tests::iperf;
 use xipsec_tests::topology::{Lab, Plan};
 use xipsec_tests::veth::End;
 
-use super::contender::{ALL, Contender};
+use super::contender::{ALL, Contender, checksum_offload};
 use super::{Binaries, Options, Progress};
 
 /// The hosts' route MTU, for every contender: with ESP around it a packet of this size still fits
@@ -79,7 +79,7 @@ pub(super) fn run(options: &Options, binaries: &Binaries, progress: &Progress) -
                 progress.step(format!("round {round}, offloads {state}: {name}"));
                 let work = |lab: &Lab| samples(lab, contender, offloads, options.seconds);
                 let (samples, stats) = contender
-                    .with(&mut lab, binaries, options.queues, work)
+                    .with(&mut lab, binaries, offloads, work)
                     .with_context(|| format!("{name}, offloads {state}"))?;
                 results.samples.extend(samples);
                 for (all, one) in results.stats.iter_mut().zip(stats.into_iter().flatten()) {
@@ -115,9 +115,7 @@ fn samples(
 }
 
 fn segmentation(lab: &Lab, on: bool) -> Result<()> {
-    for host in [&lab.host_a, &lab.host_b] {
-        End::new(host, "eth0").segmentation(on)?;
-    }
+    checksum_offload(lab, on)?;
     for gate in [&lab.gate_a, &lab.gate_b] {
         End::new(gate, "lan0").segmentation(on)?;
         End::new(gate, "wan0").segmentation(on)?;
