@@ -20,8 +20,8 @@ fn failing_ping(lab: &Lab, arguments: &str) -> Result<String> {
     command
         .args(["-n", "-W", "1"])
         .args(arguments.split_whitespace());
-    let output = xipsec_tests::shell::output(&mut command)?;
-    Ok(xipsec_tests::shell::describe(&command, &output))
+    let output = shell::output(&mut command)?;
+    Ok(shell::describe(&command, &output))
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn bypass_and_discard_stand_in_their_order() {
         for port in [7777, 7778] {
             let line = format!("{send}for i in range(3): s.sendto(b'x', ('10.2.0.2', {port}))");
             let mut command = lab.host_a.command(xipsec_tests::peer::PYTHON);
-            xipsec_tests::shell::run(command.args(["-c", &line]))?;
+            shell::run(command.args(["-c", &line]))?;
         }
         lab.wait_connected(Family::V4)?;
         let stats = lab.left.stats()?;
