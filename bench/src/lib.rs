@@ -1,1 +1,7 @@
 //! What benches measure with.
+
+pub mod wire;
+
+pub mod cycles;
+
+pub mod fixture;

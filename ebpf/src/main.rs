@@ -41,7 +41,8 @@ pub fn xipsec_redirect_all(context: XdpContext) -> u32 {
     if parse::is_address_resolution(&Frame::new(&context)) {
         return XDP_PASS;
     }
-    to_socket(context.rx_queue_index(), XDP_PASS)
+    // Not to the kernel when there is no socket: its forwarding would be measured instead.
+    to_socket(context.rx_queue_index(), XDP_DROP)
 }
 
 /// Steers one frame and counts what became of it.

@@ -9,8 +9,6 @@ use crate::parse::{self, Carried, Fragment, Frame, Packet, protocol};
 
 /// IKE and its encapsulation (RFC 7296 section 2.23).
 const IKE: [u16; 2] = [500, 4500];
-const DHCPV4: [u16; 2] = [67, 68];
-const DHCPV6: [u16; 2] = [546, 547];
 /// A NAT keepalive's only byte (RFC 3948 section 2.3).
 const KEEPALIVE: [u8; 1] = [0xff];
 /// What IKE puts where encapsulated ESP has its SPI (RFC 3948 section 2.2).
@@ -110,10 +108,19 @@ impl Datagram {
         })
     }
 
-    /// Both ports are of one service's pair.
+    /// Between client and server either way, or between relay and server.
     #[inline(always)]
-    fn is_between(self, ports: [u16; 2]) -> bool {
-        ports.contains(&self.source) && ports.contains(&self.destination)
+    fn is_dhcp(self, family: u64) -> bool {
+        let (client, server) = if family == IPV4 { (68, 67) } else { (546, 547) };
+        let is_either = self.source == client || self.source == server;
+        (is_either && self.destination == server)
+            || (self.source == server && self.destination == client)
+    }
+
+    /// IKE, or what shares its port behind a NAT.
+    #[inline(always)]
+    fn is_ike(self) -> bool {
+        IKE.contains(&self.source) || IKE.contains(&self.destination)
     }
 }
 
@@ -241,15 +248,8 @@ fn built_in(frame: &Frame<'_>, packet: &Packet, datagram: Option<Datagram>) -> O
     {
         return Some(Outcome::PassNeighborDiscovery);
     }
-    if let Some(datagram) = datagram {
-        let dhcp = if packet.destination.family == IPV4 {
-            DHCPV4
-        } else {
-            DHCPV6
-        };
-        if datagram.is_between(dhcp) {
-            return Some(Outcome::PassDhcp);
-        }
+    if datagram.is_some_and(|datagram| datagram.is_dhcp(packet.destination.family)) {
+        return Some(Outcome::PassDhcp);
     }
     if is_multicast(&packet.destination) {
         return Some(Outcome::PassMulticast);
@@ -257,12 +257,10 @@ fn built_in(frame: &Frame<'_>, packet: &Packet, datagram: Option<Datagram>) -> O
     if is_link_local(&packet.source) || is_link_local(&packet.destination) {
         return Some(Outcome::PassLinkLocal);
     }
-    if let Some(datagram) = datagram {
-        let to = IKE.contains(&datagram.destination) && maps::is_local(&packet.destination);
-        let from = || IKE.contains(&datagram.source) && maps::is_local(&packet.source);
-        if to || from() {
-            return Some(Outcome::PassIke);
-        }
+    if datagram.is_some_and(Datagram::is_ike)
+        && (maps::is_local(&packet.destination) || maps::is_local(&packet.source))
+    {
+        return Some(Outcome::PassIke);
     }
     None
 }

@@ -272,6 +272,25 @@ fn a_queue_opens_again_right_after_its_close() {
 }
 
 #[test]
+fn a_token_outlives_its_port() {
+    let Some(lab) = Lab::new("a_token_outlives_its_port", 1, 1500) else {
+        return;
+    };
+    let mut ports = Ports::open(AttachMode::Native, false);
+    let sent = frame(7, 1000);
+    assert!(lab.peer.send(&sent));
+    let mut burst: Burst<Received> = Burst::new();
+    let deadline = Instant::now() + PATIENCE;
+    while burst.is_empty() {
+        ports.queues[0].receive(&mut burst, BATCH);
+        assert!(Instant::now() < deadline);
+    }
+    drop(ports);
+    assert_eq!(burst[0].bytes(), sent);
+    burst[0].bytes_mut().fill(0);
+}
+
+#[test]
 fn a_queue_in_use_and_an_occupied_hook_are_named() {
     let Some(_lab) = Lab::new("a_queue_in_use_and_an_occupied_hook", 1, 1500) else {
         return;
@@ -411,12 +430,14 @@ fn choices_say_what_came_of_what_was_asked() {
     let (_port, choices) = XdpPort::open(&opening).unwrap();
     assert_eq!(
         choices[0].to_string(),
-        "zero_copy: off (asked: auto; the driver has no zero copy)"
+        "zero_copy: off (asked: auto; the driver has no zero copy: Operation not supported (os error \
+         95))"
     );
     opening.zero_copy = ZeroCopy::On;
     drop(_port);
     assert_eq!(
         XdpPort::open(&opening).unwrap_err().to_string(),
-        "wan0: zero_copy = \"on\": the driver has no zero copy (zero_copy = \"auto\")"
+        "wan0: zero_copy = \"on\": the driver has no zero copy: Operation not supported (os error 95) \
+         (zero_copy = \"auto\")"
     );
 }

@@ -61,10 +61,15 @@ pub fn sas(
             .map_err(|error| AssemblyError::Key(name.clone(), error))?;
         let state = SaState::new(
             &sa.parameters,
-            &Start { sequence: start.sequence, window: saved(start, &name)? },
+            &Start {
+                sequence: start.sequence,
+                window: saved(start, &name)?,
+            },
             now,
         );
-        sa.published.reserved_end.store(start.reserved_end, Ordering::Release);
+        sa.published
+            .reserved_end
+            .store(start.reserved_end, Ordering::Release);
         state.publish(&sa.parameters.lifetime, now, &sa.published);
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
@@ -79,7 +84,9 @@ fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, Assembl
         return Ok(None);
     }
     let window = SavedWindow::from_bytes(&start.window);
-    window.map(Some).ok_or_else(|| AssemblyError::Window(name.to_owned()))
+    window
+        .map(Some)
+        .ok_or_else(|| AssemblyError::Window(name.to_owned()))
 }
 
 /// Puts SAs and policies together.
@@ -105,11 +112,13 @@ pub fn static_fib(config: &Config) -> Fib {
     let addresses: Vec<PortAddress> = (0..)
         .zip(&config.ports)
         .flat_map(|(index, port)| {
-            port.addresses.iter().map(move |own: &config::PortAddress| PortAddress {
-                port: PortIndex(index),
-                address: own.address,
-                prefix_length: own.prefix_length,
-            })
+            port.addresses
+                .iter()
+                .map(move |own: &config::PortAddress| PortAddress {
+                    port: PortIndex(index),
+                    address: own.address,
+                    prefix_length: own.prefix_length,
+                })
         })
         .collect();
     Fib::from_static(routes, &addresses)

@@ -163,19 +163,26 @@ impl Block {
     /// All zero, for `ports` ports.
     #[must_use]
     pub fn new(ports: usize) -> Self {
-        let cells = (0..PORTS + ports * PORT_CELLS).map(|_| AtomicU64::new(0)).collect();
-        Self { version: AtomicU64::new(0), cells }
+        let cells = (0..PORTS + ports * PORT_CELLS)
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Self {
+            version: AtomicU64::new(0),
+            cells,
+        }
     }
 
     /// Publishes a tally. Only the worker that owns the block may call this.
     pub fn publish(&self, tally: &Tally) {
         let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        self.version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         for (cell, value) in self.cells.iter().zip(&tally.0) {
             cell.store(*value, Ordering::Relaxed);
         }
-        self.version.store(version.wrapping_add(2), Ordering::Release);
+        self.version
+            .store(version.wrapping_add(2), Ordering::Release);
     }
 
     /// The numbers at the end of the worker's last batch.
@@ -183,7 +190,12 @@ impl Block {
     pub fn read(&self) -> Tally {
         loop {
             let before = self.version.load(Ordering::Acquire);
-            let tally = Tally(self.cells.iter().map(|c| c.load(Ordering::Relaxed)).collect());
+            let tally = Tally(
+                self.cells
+                    .iter()
+                    .map(|c| c.load(Ordering::Relaxed))
+                    .collect(),
+            );
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return tally;
@@ -238,7 +250,10 @@ impl PolicyCell {
     /// Packets and bytes so far.
     #[must_use]
     pub fn read(&self) -> (u64, u64) {
-        (self.packets.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        (
+            self.packets.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -260,7 +275,10 @@ mod tests {
         blocks[1].publish(&to);
         let sum = total(&blocks, 1);
         assert!(sum.balances());
-        assert_eq!((sum.of(Cell::Rx), sum.of(Cell::Tx), sum.of(Cell::Held)), (3, 2, 0));
+        assert_eq!(
+            (sum.of(Cell::Rx), sum.of(Cell::Tx), sum.of(Cell::Held)),
+            (3, 2, 0)
+        );
         assert_eq!((sum.dropped(), sum.drops(DropReason::NoSa)), (1, 1));
     }
 

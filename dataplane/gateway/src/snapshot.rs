@@ -29,7 +29,10 @@ impl PortFacts {
     /// The first address of a family: the source of ICMP errors.
     #[must_use]
     pub fn address(&self, version: Version) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|a| a.is_ipv4() == (version == Version::V4))
+        self.addresses
+            .iter()
+            .copied()
+            .find(|a| a.is_ipv4() == (version == Version::V4))
     }
 }
 

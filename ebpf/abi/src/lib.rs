@@ -42,7 +42,8 @@ pub mod program {
     pub const STEER: &str = "xipsec_steer";
     /// The same for packets of several buffers (`xdp.frags`).
     pub const STEER_FRAGS: &str = "xipsec_steer_frags";
-    /// Everything but ARP and neighbour discovery to the socket: the bare forwarder of benches.
+    /// Everything but ARP and neighbour discovery to the socket or, without one, nowhere: the bare
+    /// forwarder of benches.
     pub const REDIRECT_ALL: &str = "xipsec_redirect_all";
 }
 

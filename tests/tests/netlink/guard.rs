@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ipsec::policy::Action;
 use xipsec::netlink::Guard;
 
-use super::guard_net::{both, dropped, load, net, ping, skip_guard};
+use super::guard_net::{both, dropped, load, net, ping, policies, skip_guard};
 use super::world::Namespace;
 
 #[test]
@@ -15,45 +15,18 @@ fn what_policy_protects_is_blocked_in_both_directions_and_the_rest_is_not() {
         return;
     }
     let net = net();
-    let mut policies = both("paris", Action::Protect, "10.1.0.0/16", "10.2.0.0/16", 100).to_vec();
-    policies.extend(both(
-        "six",
-        Action::Protect,
-        "2001:db8:1::/64",
-        "2001:db8:2::/64",
-        100,
-    ));
-    policies.extend(both(
-        "gift",
-        Action::Bypass,
-        "10.1.0.2/32",
-        "10.9.0.0/24",
-        50,
-    ));
-    policies.extend(both(
-        "never",
-        Action::Discard,
-        "10.0.0.0/8",
-        "10.9.0.0/16",
-        60,
-    ));
-    policies.extend(both(
-        "third",
-        Action::Protect,
-        "10.3.0.0/16",
-        "10.2.0.0/16",
-        100,
-    ));
-    for (from, to) in [
-        (&net.a, "10.2.0.2"),
-        (&net.b, "2001:db8:1::2"),
-        (&net.c, "10.2.0.2"),
-    ] {
-        assert!(
-            ping(from, to),
-            "the kernel forwards to {to} without a guard"
-        );
-    }
+    let mut policies = policies(&[
+        "paris protect 10.1.0.0/16 10.2.0.0/16 100",
+        "six protect 2001:db8:1::/64 2001:db8:2::/64 100",
+        "gift bypass 10.1.0.2/32 10.9.0.0/24 50",
+        "never discard 10.0.0.0/8 10.9.0.0/16 60",
+        "third protect 10.3.0.0/16 10.2.0.0/16 100",
+    ]);
+    assert!(ping(&net.a, "10.2.0.2") && ping(&net.b, "2001:db8:1::2"));
+    assert!(
+        ping(&net.c, "10.2.0.2"),
+        "the kernel forwards without a guard"
+    );
     net.gateway.enter(|| {
         let mut guard = Guard::new();
         load(&mut guard, &policies, false);

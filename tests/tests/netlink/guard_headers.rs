@@ -1,10 +1,55 @@
 //! The guard and what stands in headers: fragments, ESP, IKE, remote logins.
 
-use ipsec::policy::{Action, PortSelector};
+use ipsec::policy::{PolicyParameters, PortSelector};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use xipsec::netlink::Guard;
 
-use super::guard_net::{both, dropped, load, net, ping, skip_guard};
+use super::guard_net::{dropped, load, net, ping, policies, skip_guard};
+use super::world::Namespace;
+
+/// Policies, those of the first lines for one UDP port of the remote side alone.
+fn with_ports(lines: &[&str], rest: &[&str], port: u16) -> Vec<PolicyParameters> {
+    let mut all = policies(lines);
+    for policy in &mut all {
+        policy.selector.protocol = Some(17);
+        let ranges = vec![(port, port)];
+        policy.selector.remote_port = PortSelector::List {
+            opaque: false,
+            ranges,
+        };
+    }
+    all.extend(policies(rest));
+    all
+}
+
+/// Sends a UDP packet of three fragments over each family.
+fn send_fragments(from: &Namespace, port: u16) {
+    from.enter(|| {
+        for (own, address) in [("0.0.0.0:9000", "10.2.0.2"), ("[::]:9000", "2001:db8:2::2")] {
+            let socket = std::net::UdpSocket::bind(own).unwrap();
+            socket.send_to(&[0x13; 4000], (address, port)).unwrap();
+        }
+    });
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
+/// From host B: a remote login, another connection, ESP, IKE, and DNS from IKE's port.
+fn knock() {
+    let patience = std::time::Duration::from_secs(1);
+    let connect = |port: u16| {
+        let address = std::net::SocketAddr::from(([10, 2, 0, 1], port));
+        std::net::TcpStream::connect_timeout(&address, patience)
+    };
+    connect(22).unwrap();
+    assert!(connect(23).is_err());
+    let esp = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ESP)).unwrap();
+    let address = std::net::SocketAddr::from(([10, 2, 0, 1], 0));
+    sendto(&esp, &[1; 40], SendFlags::empty(), &address).unwrap();
+    let ike = std::net::UdpSocket::bind("10.2.0.2:500").unwrap();
+    ike.send_to(&[0; 28], "10.2.0.1:500").unwrap();
+    ike.send_to(&[0; 28], "10.2.0.1:53").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
 
 #[test]
 fn later_fragments_share_the_fate_of_what_is_protected() {
@@ -12,28 +57,18 @@ fn later_fragments_share_the_fate_of_what_is_protected() {
         return;
     }
     let net = net();
-    let mut policies = both("udp", Action::Protect, "10.1.0.0/16", "10.2.0.0/16", 100).to_vec();
-    policies.extend(both(
-        "udp6",
-        Action::Protect,
-        "2001:db8:1::/64",
-        "2001:db8:2::/64",
-        100,
-    ));
-    policies.extend(both(
-        "all",
-        Action::Bypass,
-        "10.1.0.0/16",
-        "10.2.0.0/16",
-        200,
-    ));
-    for policy in &mut policies[..4] {
-        policy.selector.protocol = Some(17);
-        policy.selector.remote_port = PortSelector::List {
-            opaque: false,
-            ranges: vec![(5000, 5100)],
-        };
-    }
+    let mut lines = vec![
+        "udp protect 10.1.0.0/16 10.2.0.0/16 100",
+        "udp6 protect 2001:db8:1::/64 2001:db8:2::/64 100",
+    ];
+    let protect = with_ports(&lines, &["all bypass 10.1.0.0/16 10.2.0.0/16 200"], 5050);
+    lines[0] = "udp bypass 10.1.0.0/16 10.2.0.0/16 100";
+    lines[1] = "udp6 bypass 2001:db8:1::/64 2001:db8:2::/64 100";
+    let discard = [
+        "no discard 10.1.0.0/16 10.2.0.0/16 200",
+        "no6 discard 2001:db8:1::/64 2001:db8:2::/64 200",
+    ];
+    let bypass = with_ports(&lines, &discard, 0x1313);
     let counter = "nft add table inet seen ; add chain inet seen in { type filter hook prerouting \
                    priority -310 ; } ; add rule inet seen in ip saddr 10.1.0.2 \
                    counter ; add chain inet seen six { type filter hook prerouting priority -310 ; \
@@ -41,41 +76,20 @@ fn later_fragments_share_the_fate_of_what_is_protected() {
     net.b.run(counter);
     let seen = || {
         let listing = net.b.run("nft list table inet seen");
-        let mut counters = listing.split("packets ").skip(1);
-        let mut next = || {
-            counters
-                .next()
-                .unwrap()
-                .split(' ')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
-        (next(), next())
+        let counters = listing.split("packets ").skip(1);
+        let counters = counters.map(|text| text.split(' ').next().unwrap().parse().unwrap());
+        let counters: Vec<u32> = counters.collect();
+        (counters[0], counters[1])
     };
-    let send = |port: u16| {
-        net.a.enter(|| {
-            for address in ["10.2.0.2", "2001:db8:2::2"] {
-                let any = if address.contains(':') {
-                    "[::]:9000"
-                } else {
-                    "0.0.0.0:9000"
-                };
-                let socket = std::net::UdpSocket::bind(any).unwrap();
-                socket.send_to(&[0x13; 4000], (address, port)).unwrap();
-            }
-        });
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    };
+    let send = |port| send_fragments(&net.a, port);
     assert!(ping(&net.a, "10.2.0.2") && ping(&net.a, "2001:db8:2::2"));
     net.a.ip("neigh change 10.1.0.1 nud permanent dev eth0");
-    let (v4, v6): (u32, u32) = seen();
+    let (v4, v6) = seen();
     send(5050);
     assert_eq!(seen(), (v4 + 3, v6 + 3), "three fragments without a guard");
     net.gateway.enter(|| {
         let mut guard = Guard::new();
-        load(&mut guard, &policies, false);
+        load(&mut guard, &protect, false);
         let (v4, v6) = seen();
         send(5050);
         assert_eq!(seen(), (v4, v6), "not one fragment in clear");
@@ -88,30 +102,7 @@ fn later_fragments_share_the_fate_of_what_is_protected() {
         assert_eq!(seen(), (v4 + 1, v6 + 1));
         assert!(ping(&net.a, "10.2.0.2"));
         // Nor does a bypass for ports let fragments through whose payload looks like a header.
-        for policy in &mut policies[..4] {
-            policy.action = Action::Bypass;
-            let ranges = vec![(0x1313, 0x1313)];
-            policy.selector.remote_port = PortSelector::List {
-                opaque: false,
-                ranges,
-            };
-        }
-        policies.truncate(4);
-        policies.extend(both(
-            "no",
-            Action::Discard,
-            "10.1.0.0/16",
-            "10.2.0.0/16",
-            200,
-        ));
-        policies.extend(both(
-            "no6",
-            Action::Discard,
-            "2001:db8:1::/64",
-            "2001:db8:2::/64",
-            200,
-        ));
-        load(&mut guard, &policies, false);
+        load(&mut guard, &bypass, false);
         let (v4, v6) = seen();
         send(5050);
         assert_eq!(seen(), (v4, v6));
@@ -127,14 +118,10 @@ fn esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard() {
     }
     let net = net();
     // Everything is refused but what is built in, and one bypass for remote logins.
-    let mut policies = both("nothing", Action::Discard, "0.0.0.0/0", "0.0.0.0/0", 1000).to_vec();
-    policies.extend(both(
-        "login",
-        Action::Bypass,
-        "10.2.0.1/32",
-        "0.0.0.0/0",
-        10,
-    ));
+    let mut policies = policies(&[
+        "nothing discard 0.0.0.0/0 0.0.0.0/0 1000",
+        "login bypass 10.2.0.1/32 0.0.0.0/0 10",
+    ]);
     for policy in policies.iter_mut().skip(2) {
         policy.selector.protocol = Some(6);
         policy.selector.local_port = PortSelector::List {
@@ -162,23 +149,8 @@ fn esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard() {
         load(&mut guard, &policies, true);
         let login = std::net::TcpListener::bind("10.2.0.1:22").unwrap();
         let other = std::net::TcpListener::bind("10.2.0.1:23").unwrap();
-        net.b.enter(|| {
-            let patience = std::time::Duration::from_secs(1);
-            let connect = |port: u16| {
-                let address = std::net::SocketAddr::from(([10, 2, 0, 1], port));
-                std::net::TcpStream::connect_timeout(&address, patience)
-            };
-            connect(22).unwrap();
-            assert!(connect(23).is_err());
-            let esp = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ESP)).unwrap();
-            let address = std::net::SocketAddr::from(([10, 2, 0, 1], 0));
-            sendto(&esp, &[1; 40], SendFlags::empty(), &address).unwrap();
-            let ike = std::net::UdpSocket::bind("10.2.0.2:500").unwrap();
-            ike.send_to(&[0; 28], "10.2.0.1:500").unwrap();
-            ike.send_to(&[0; 28], "10.2.0.1:53").unwrap();
-        });
+        net.b.enter(knock);
         drop((login, other));
-        std::thread::sleep(std::time::Duration::from_millis(50));
         assert_eq!((seen("esp"), seen("ike"), seen("dns")), (1, 1, 0));
         // Out of the machine too.
         let ike = std::net::UdpSocket::bind("10.2.0.1:500").unwrap();

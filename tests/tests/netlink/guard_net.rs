@@ -74,6 +74,26 @@ pub(super) fn prefix(text: &str) -> AddressSelector {
     }])
 }
 
+/// Policies and their mirror images, from lines of name, action, local, remote, priority.
+pub(super) fn policies(lines: &[&str]) -> Vec<PolicyParameters> {
+    let read = |line: &&str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let action = match words[1] {
+            "protect" => Action::Protect,
+            "bypass" => Action::Bypass,
+            _ => Action::Discard,
+        };
+        both(
+            words[0],
+            action,
+            words[2],
+            words[3],
+            words[4].parse().unwrap(),
+        )
+    };
+    lines.iter().flat_map(read).collect()
+}
+
 /// The policy and its mirror image.
 pub(super) fn both(
     name: &str,

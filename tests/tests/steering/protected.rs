@@ -16,11 +16,18 @@ pub(super) fn to_the_peer() -> Case {
 
 /// Rules 6 to 8; 3 and 4 are not for this side.
 pub(super) fn cases() -> Vec<Case> {
-    let to = |source, destination| v4((source, destination), TCP, &tcp());
+    [taken(), left()].concat()
+}
+
+fn to(source: &str, destination: &str) -> Vec<u8> {
+    v4((source, destination), TCP, &tcp())
+}
+
+const CLEAR6: (&str, &str) = ("2001:db8:1::5", "2001:db8:2::5");
+
+/// Policies name both addresses.
+fn taken() -> Vec<Case> {
     let policy = |name, frame| Case::drop(name, frame, Outcome::SocketPolicy);
-    let local = |name, frame| Case::pass(name, frame, Outcome::PassLocal);
-    let unmatched = |name, frame| Case::pass(name, frame, Outcome::PassUnmatched);
-    let clear6 = ("2001:db8:1::5", "2001:db8:2::5");
     let options = ipv4_with(("10.1.2.3", "10.2.2.3"), TCP, 0, &[1; 12], &tcp());
     let solicitation = [&[135, 0, 0, 0][..], &[0; 20]].concat();
     vec![
@@ -32,10 +39,10 @@ pub(super) fn cases() -> Vec<Case> {
             to("10.3.1.1", "10.4.0.1"),
         ),
         policy("discarded by policy", to("10.1.2.3", "10.66.0.1")),
-        policy("IPv6", v6(clear6, TCP, &tcp())),
+        policy("IPv6", v6(CLEAR6, TCP, &tcp())),
         policy(
             "IPv6 behind extension headers",
-            v6(clear6, OPTIONS, &extension(TCP, 3, &tcp())),
+            v6(CLEAR6, OPTIONS, &extension(TCP, 3, &tcp())),
         ),
         policy("behind IPv4 options", ethernet(PORT, 0x0800, &options)),
         policy(
@@ -44,17 +51,21 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         policy(
             "a later IPv6 fragment",
-            v6(clear6, FRAGMENT, &fragment(UDP, 5, true, &[0; 64])),
+            v6(CLEAR6, FRAGMENT, &fragment(UDP, 5, true, &[0; 64])),
         ),
         policy(
             "ESP is a packet like any other",
             v4(("10.1.2.3", "10.2.2.3"), ESP, &esp(1)),
         ),
         policy(
+            "DHCP clients do not talk to one another",
+            v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(68, 68, &[0; 240])),
+        ),
+        policy(
             "IKE of others",
             v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(500, 500, &[1; 28])),
         ),
-        policy("ND that was forwarded", v6(clear6, 58, &solicitation)),
+        policy("ND that was forwarded", v6(CLEAR6, 58, &solicitation)),
         policy("the first address of a prefix", to("10.1.0.0", "10.2.0.0")),
         policy(
             "the last address of a prefix",
@@ -65,6 +76,14 @@ pub(super) fn cases() -> Vec<Case> {
             to("10.1.2.3", "10.9.0.1"),
             Outcome::SocketPolicy,
         ),
+    ]
+}
+
+/// For the machine, or in no policy.
+fn left() -> Vec<Case> {
+    let local = |name, frame| Case::pass(name, frame, Outcome::PassLocal);
+    let unmatched = |name, frame| Case::pass(name, frame, Outcome::PassUnmatched);
+    vec![
         local(
             "to the machine's protected address",
             to("10.1.2.3", "10.1.0.1"),

@@ -15,7 +15,15 @@ const TRANSIT: (&str, &str) = ("203.0.113.5", "203.0.113.99");
 
 /// Rules 3 to 8.
 pub(super) fn cases() -> Vec<Case> {
-    [bare(), listed(), encapsulated(), local(), by_policy()].concat()
+    [
+        bare(),
+        listed(),
+        encapsulated(),
+        not_encapsulated(),
+        local(),
+        by_policy(),
+    ]
+    .concat()
 }
 
 /// Rule 3: ESP and AH at endpoints that are all ours.
@@ -122,13 +130,14 @@ fn listed() -> Vec<Case> {
     ]
 }
 
-/// Rule 4.
+/// UDP to the encapsulation port.
+fn to(addresses: (&str, &str), payload: &[u8]) -> Vec<u8> {
+    v4(addresses, UDP, &udp(40_000, 4500, payload))
+}
+
+/// Rule 4, what is taken.
 fn encapsulated() -> Vec<Case> {
     let socket = |name, frame| Case::pass(name, frame, Outcome::SocketEncapsulated);
-    let marker = |name, frame| Case::pass(name, frame, Outcome::PassMarker);
-    let piece = |name, frame| Case::pass(name, frame, Outcome::PassUdpFragment);
-    let to = |addresses, payload: &[u8]| v4(addresses, UDP, &udp(40_000, 4500, payload));
-    let ike = [&[0; 4][..], &[1; 28]].concat();
     let saying = |length| v4(STRANGER, UDP, &udp_saying(4500, 4500, length, &esp(1)));
     let behind_options = ipv4_with(STRANGER, UDP, 0, &[1; 8], &udp(4500, 4500, &esp(1)));
     vec![
@@ -158,6 +167,15 @@ fn encapsulated() -> Vec<Case> {
             v4(STRANGER, UDP, &udp_saying(4500, 4500, 10, &[0; 20])),
         ),
         socket("a UDP length of 0", saying(0)),
+    ]
+}
+
+/// Rule 4, what stays with the kernel.
+fn not_encapsulated() -> Vec<Case> {
+    let marker = |name, frame| Case::pass(name, frame, Outcome::PassMarker);
+    let piece = |name, frame| Case::pass(name, frame, Outcome::PassUdpFragment);
+    let ike = [&[0; 4][..], &[1; 28]].concat();
+    vec![
         marker("IKE at the encapsulation port", to(STRANGER, &ike)),
         marker(
             "IKE at another encapsulation port",

@@ -146,7 +146,8 @@ fn compiler(root: &Path) -> anyhow::Result<Compiler> {
     )?;
     if !has_bpf_core(&unpacked.join("usr/lib")) {
         bail!(
-            "ebpf: Debian's packages hold no core library for BPF (rustup's nightly with rust-src does as well)"
+            "ebpf: Debian's packages hold no core library for BPF (rustup's nightly with rust-src \
+             does as well)"
         );
     }
     Ok(Compiler::Debian(unpacked))

@@ -75,7 +75,12 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Read {
     /// Control socket of the gateway
-    #[arg(long, value_name = "PATH", env = "XIPSEC_SOCKET", conflicts_with = "config")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "XIPSEC_SOCKET",
+        conflicts_with = "config"
+    )]
     pub socket: Option<PathBuf>,
     /// Configuration file that names the control socket
     #[arg(long, value_name = "FILE")]
@@ -152,7 +157,12 @@ pub enum StateCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// One SA
-        #[arg(long, value_name = "NAME", conflicts_with = "all", required_unless_present = "all")]
+        #[arg(
+            long,
+            value_name = "NAME",
+            conflicts_with = "all",
+            required_unless_present = "all"
+        )]
         sa: Option<String>,
         /// Every SA
         #[arg(long)]

@@ -187,8 +187,9 @@ fn render(here: &Side<'_>, far: &Side<'_>, out: &Tunnel, back: &Tunnel) -> Zeroi
 fn head(here: &Side<'_>, far: &Side<'_>) -> Zeroizing<String> {
     let (name, far_name) = (here.name, far.name);
     Zeroizing::new(format!(
-        r#"# {name}.toml: the {name} one of two xipsec gateways, written by `xipsec generate`. It holds
-# secret keys: keep it at mode 0600, and give {far_name}.toml to the other gateway over a safe way.
+        r#"# {name}.toml: the {name} one of two xipsec gateways, written by `xipsec generate`.
+# It holds secret keys: keep it at mode 0600, and give {far_name}.toml to the other gateway over a
+# safe way.
 #
 #   {net} - {here} ===== {far} - {far_net}
 #

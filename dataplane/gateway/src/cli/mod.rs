@@ -37,11 +37,15 @@ pub fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Generate(generate) => generate::run(&generate),
         Command::State { command } => state::run(&command),
         Command::Status { read } => show::status(&read),
-        Command::Sa { command: arguments::SaCommand::List { read } } => show::sas(&read),
-        Command::Policy { command: arguments::PolicyCommand::List { read } } => {
-            show::policies(&read)
-        }
-        Command::Port { command: arguments::PortCommand::List { read } } => show::ports(&read),
+        Command::Sa {
+            command: arguments::SaCommand::List { read },
+        } => show::sas(&read),
+        Command::Policy {
+            command: arguments::PolicyCommand::List { read },
+        } => show::policies(&read),
+        Command::Port {
+            command: arguments::PortCommand::List { read },
+        } => show::ports(&read),
         Command::Stats { read } => show::stats(&read),
     }
 }
@@ -55,5 +59,5 @@ pub(crate) fn complain(message: &impl std::fmt::Display) {
 /// A result on standard output. A reader that went away is no error of ours.
 pub(crate) fn say(text: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    writeln!(std::io::stdout().lock(), "{text}").unwrap_or_default();
 }

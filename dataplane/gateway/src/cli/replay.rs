@@ -50,5 +50,9 @@ pub fn run(arguments: &Replay) -> ExitCode {
         say(show::statistics(&outcome.document).trim_end());
     }
     outcome.damage.iter().for_each(complain);
-    if outcome.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+    if outcome.damage.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    }
 }

@@ -25,7 +25,7 @@ pub fn run(file: &Path) -> ExitCode {
         refused.iter().for_each(complain);
         return ExitCode::from(FAILED);
     }
-    match daemon::run::run(config, &|line| complain(&line)) {
+    match daemon::run::run(config, |line| complain(&line)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => {
             complain(&refusal);

@@ -36,11 +36,16 @@ pub fn status(read: &Read) -> ExitCode {
             vec!["state".to_owned(), or_none(&status.state_dir)],
         ];
         for worker in status.workers {
-            let core = worker.core.map_or_else(|| "not pinned".into(), |core| format!("core {core}"));
+            let core = worker
+                .core
+                .map_or_else(|| "not pinned".into(), |core| format!("core {core}"));
             rows.push(vec![format!("worker {}", worker.number), core]);
         }
         for choice in status.choices {
-            rows.push(vec![choice.what, format!("{} ({})", choice.got, choice.why)]);
+            rows.push(vec![
+                choice.what,
+                format!("{} ({})", choice.got, choice.why),
+            ]);
         }
         render(&["WHAT", "VALUE"], rows)
     })
@@ -50,7 +55,15 @@ pub fn status(read: &Read) -> ExitCode {
 #[must_use]
 pub fn sas(read: &Read) -> ExitCode {
     const HEADER: [&str; 10] = [
-        "NAME", "SPI", "DIR", "PROTO", "SOURCE", "DESTINATION", "ALGORITHM", "STATE", ">PACKETS",
+        "NAME",
+        "SPI",
+        "DIR",
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "ALGORITHM",
+        "STATE",
+        ">PACKETS",
         ">SEQUENCE",
     ];
     show(read, Method::Sas, |sas: Vec<SaRow>| {
@@ -81,7 +94,15 @@ pub fn sas(read: &Read) -> ExitCode {
 #[must_use]
 pub fn policies(read: &Read) -> ExitCode {
     const HEADER: [&str; 9] = [
-        "NAME", "DIR", ">PRIORITY", "ACTION", "LOCAL", "REMOTE", "UPPER", "SA", ">PACKETS",
+        "NAME",
+        "DIR",
+        ">PRIORITY",
+        "ACTION",
+        "LOCAL",
+        "REMOTE",
+        "UPPER",
+        "SA",
+        ">PACKETS",
     ];
     show(read, Method::Policies, |policies: Vec<PolicyRow>| {
         let rows = policies.into_iter().map(|policy| {
@@ -89,12 +110,18 @@ pub fn policies(read: &Read) -> ExitCode {
             vec![
                 policy.name,
                 policy.direction,
-                policy.priority.map_or_else(|| "-".into(), |priority| priority.to_string()),
+                policy
+                    .priority
+                    .map_or_else(|| "-".into(), |priority| priority.to_string()),
                 policy.action,
                 policy.local,
                 policy.remote,
                 policy.upper,
-                if bundles.is_empty() { "-".into() } else { bundles.join(",") },
+                if bundles.is_empty() {
+                    "-".into()
+                } else {
+                    bundles.join(",")
+                },
                 policy.packets.to_string(),
             ]
         });
@@ -117,7 +144,15 @@ pub fn ports(read: &Read) -> ExitCode {
                 port.addresses.join(" "),
             ]
         });
-        let header = ["NAME", "SIDE", "MAC", ">MTU", ">QUEUES", ">PROGRAM", "ADDRESSES"];
+        let header = [
+            "NAME",
+            "SIDE",
+            "MAC",
+            ">MTU",
+            ">QUEUES",
+            ">PROGRAM",
+            "ADDRESSES",
+        ];
         let mut text = render(&header, rows);
         let choices = ports.iter().flat_map(|port| {
             port.choices.iter().map(|choice| {
@@ -153,7 +188,9 @@ pub(crate) fn statistics(stats: &Document) -> String {
             port.tx_bytes,
             port.to_host_packets,
         ];
-        std::iter::once(name.clone()).chain(numbers.map(|number| number.to_string())).collect()
+        std::iter::once(name.clone())
+            .chain(numbers.map(|number| number.to_string()))
+            .collect()
     });
     let header = ["PORT", ">RX", ">RX BYTES", ">TX", ">TX BYTES", ">TO HOST"];
     let mut text = render(&header, ports);
@@ -168,14 +205,26 @@ pub(crate) fn statistics(stats: &Document) -> String {
         ]
     });
     text += "\n";
-    text += &render(&["SA", "DIR", "STATE", ">PACKETS", ">BYTES", ">SEQUENCE"], sas);
+    text += &render(
+        &["SA", "DIR", "STATE", ">PACKETS", ">BYTES", ">SEQUENCE"],
+        sas,
+    );
     let policies = stats.policies.iter().map(|policy| {
-        vec![policy.name.clone(), policy.packets.to_string(), policy.bytes.to_string()]
+        vec![
+            policy.name.clone(),
+            policy.packets.to_string(),
+            policy.bytes.to_string(),
+        ]
     });
     text += "\n";
     text += &render(&["POLICY", ">PACKETS", ">BYTES"], policies);
-    let drops = stats.drops.iter().filter(|(_, count)| count.as_u64() != Some(0));
-    let drops: Vec<_> = drops.map(|(name, count)| vec![name.clone(), count.to_string()]).collect();
+    let drops = stats
+        .drops
+        .iter()
+        .filter(|(_, count)| count.as_u64() != Some(0));
+    let drops: Vec<_> = drops
+        .map(|(name, count)| vec![name.clone(), count.to_string()])
+        .collect();
     if !drops.is_empty() {
         text += "\n";
         text += &render(&["DROPPED", ">PACKETS"], drops);
@@ -209,7 +258,9 @@ fn show<T: DeserializeOwned>(
     let answer = match client::call(&socket, method) {
         Ok(answer) => answer,
         Err(error) => {
-            complain(&format_args!("{error} (is `xipsec run` up, and may you read its socket?)"));
+            complain(&format_args!(
+                "{error} (is `xipsec run` up, and may you read its socket?)"
+            ));
             return ExitCode::from(FAILED);
         }
     };
@@ -240,10 +291,16 @@ fn socket(read: &Read) -> Result<PathBuf, ExitCode> {
     if let Some(socket) = &read.socket {
         return Ok(socket.clone());
     }
-    let Some(file) = &read.config else { return Ok(PathBuf::from(SOCKET)) };
+    let Some(file) = &read.config else {
+        return Ok(PathBuf::from(SOCKET));
+    };
     crate::cli::check::load(file).map(|config| config.dataplane.control_socket)
 }
 
 fn or_none(text: &str) -> String {
-    if text.is_empty() { "none".to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text.to_owned()
+    }
 }

@@ -7,7 +7,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 #[must_use]
 pub fn render(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(TableStyle::new())
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| name.trim_start_matches('>')));
     for (index, name) in header.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
@@ -20,7 +22,10 @@ pub fn render(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
     for row in rows {
         table.add_row(row);
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>()
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect::<String>()
 }
 
 #[cfg(test)]

@@ -64,8 +64,8 @@ impl Source {
     }
 }
 
-/// Reads at most `limit` bytes of a file, leaving no copy behind: a buffer that is outgrown is wiped
-/// before it is given back, which `Vec`'s own growth would not do.
+/// Reads at most `limit` bytes of a file, leaving no copy behind: a buffer that is outgrown is
+/// wiped before it is given back, which `Vec`'s own growth would not do.
 pub(super) fn read_wiped(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
     let expected = usize::try_from(file.metadata()?.len()).unwrap_or(0);

@@ -49,7 +49,10 @@ pub fn call(socket: &Path, method: Method) -> Result<Value, ClientError> {
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let call = Call { method: method.full_name(), parameters: Value::Null };
+    let call = Call {
+        method: method.full_name(),
+        parameters: Value::Null,
+    };
     stream.write_all(&encode(&call)?)?;
     let mut decoder = Decoder::new(ANSWER);
     let mut bytes = [0; 16 * 1024];

@@ -23,7 +23,11 @@ impl Decoder {
     /// A decoder of messages up to `limit` bytes.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), searched: 0, limit }
+        Self {
+            bytes: Vec::new(),
+            searched: 0,
+            limit,
+        }
     }
 
     /// Takes what arrived.
@@ -40,7 +44,9 @@ impl Decoder {
 
     /// The next whole message, without its NUL.
     pub fn next_message(&mut self) -> Option<Vec<u8>> {
-        let found = self.bytes[self.searched..].iter().position(|byte| *byte == 0);
+        let found = self.bytes[self.searched..]
+            .iter()
+            .position(|byte| *byte == 0);
         match found {
             Some(offset) => {
                 let end = self.searched + offset;

@@ -44,8 +44,13 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 5] =
-        [Self::Status, Self::Sas, Self::Policies, Self::Ports, Self::Stats];
+    pub const ALL: [Self; 5] = [
+        Self::Status,
+        Self::Sas,
+        Self::Policies,
+        Self::Ports,
+        Self::Stats,
+    ];
 
     /// The method's name behind the interface's.
     #[must_use]

@@ -65,7 +65,10 @@ impl Socket {
             std::os::unix::fs::chown(&hidden, None, Some(group))?;
         }
         std::fs::rename(&hidden, path)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves clients for ever; drop the future to stop. Runs on a `LocalSet`.
@@ -77,7 +80,9 @@ impl Socket {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
+            };
             let answers = Rc::clone(&answers);
             tokio::task::spawn_local(async move {
                 serve_client(stream, &*answers).await;
@@ -89,7 +94,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        std::fs::remove_file(&self.path).unwrap_or_default();
     }
 }
 
@@ -115,7 +120,9 @@ async fn serve_client(mut stream: UnixStream, answers: &dyn Answers) {
         begun = true;
         while let Some(message) = decoder.next_message() {
             begun = false;
-            let Ok(reply) = encode(&reply(&message, answers)) else { return };
+            let Ok(reply) = encode(&reply(&message, answers)) else {
+                return;
+            };
             match timeout(PATIENCE, stream.write_all(&reply)).await {
                 Ok(Ok(())) => {}
                 _ => return,
@@ -144,7 +151,10 @@ pub fn reply(message: &[u8], answers: &dyn Answers) -> Reply {
     }
     match Method::from_full_name(&call.method) {
         Some(method) => match answers.answer(method) {
-            Ok(parameters) => Reply { parameters, error: None },
+            Ok(parameters) => Reply {
+                parameters,
+                error: None,
+            },
             Err(error) => failed(&format!("{INTERFACE}.{error}")),
         },
         None => failed("org.varlink.service.MethodNotFound"),
@@ -152,7 +162,10 @@ pub fn reply(message: &[u8], answers: &dyn Answers) -> Reply {
 }
 
 fn failed(name: &str) -> Reply {
-    Reply { parameters: Value::Null, error: Some(name.to_owned()) }
+    Reply {
+        parameters: Value::Null,
+        error: Some(name.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -182,10 +195,23 @@ mod tests {
         let stats = error(br#"{"method":"io.xipsec.Gateway.Stats","parameters":{}}"#);
         assert_eq!(stats.as_deref(), Some("io.xipsec.Gateway.NotReady"));
         let unknown = error(br#"{"method":"io.xipsec.Gateway.Explode"}"#);
-        assert_eq!(unknown.as_deref(), Some("org.varlink.service.MethodNotFound"));
-        for nonsense in [&b""[..], b"{", b"[]", b"{\"method\":7}", b"\xff\xfe", b"null"] {
+        assert_eq!(
+            unknown.as_deref(),
+            Some("org.varlink.service.MethodNotFound")
+        );
+        for nonsense in [
+            &b""[..],
+            b"{",
+            b"[]",
+            b"{\"method\":7}",
+            b"\xff\xfe",
+            b"null",
+        ] {
             let invalid = error(nonsense);
-            assert_eq!(invalid.as_deref(), Some("org.varlink.service.InvalidParameter"));
+            assert_eq!(
+                invalid.as_deref(),
+                Some("org.varlink.service.InvalidParameter")
+            );
         }
         let info = reply(br#"{"method":"org.varlink.service.GetInfo"}"#, &Echo);
         assert_eq!(info.parameters["product"], "xipsec");

@@ -70,9 +70,24 @@ impl Running {
     /// The statistics document.
     #[must_use]
     pub fn document(&self) -> Document {
-        let names: Vec<String> = self.ports.borrow().iter().map(|port| port.name.clone()).collect();
-        let policies: Vec<String> = self.policies.iter().map(|policy| policy.name.clone()).collect();
-        Document::gather(&self.tally(), &names, &self.sas, &policies, &self.policy_cells)
+        let names: Vec<String> = self
+            .ports
+            .borrow()
+            .iter()
+            .map(|port| port.name.clone())
+            .collect();
+        let policies: Vec<String> = self
+            .policies
+            .iter()
+            .map(|policy| policy.name.clone())
+            .collect();
+        Document::gather(
+            &self.tally(),
+            &names,
+            &self.sas,
+            &policies,
+            &self.policy_cells,
+        )
     }
 
     fn status(&self) -> Status {
@@ -83,8 +98,18 @@ impl Running {
             uptime_seconds: self.since.elapsed().as_secs(),
             config: self.file.clone(),
             generation: self.shared.snapshot.load().generation,
-            workers: workers.map(|(number, core)| WorkerRow { number, core: *core }).collect(),
-            ports: self.ports.borrow().iter().map(|port| port.name.clone()).collect(),
+            workers: workers
+                .map(|(number, core)| WorkerRow {
+                    number,
+                    core: *core,
+                })
+                .collect(),
+            ports: self
+                .ports
+                .borrow()
+                .iter()
+                .map(|port| port.name.clone())
+                .collect(),
             sas: self.sas.len(),
             policies: self.policies.len(),
             guard: self.guard.to_owned(),
@@ -98,26 +123,32 @@ impl Running {
     fn port_rows(&self) -> Vec<PortRow> {
         let snapshot = self.shared.snapshot.load();
         let ports = self.ports.borrow();
-        let rows = ports.iter().zip(snapshot.ports.iter()).map(|(port, facts)| PortRow {
-            name: port.name.clone(),
-            side: match facts.side {
-                Side::Protected => "protected",
-                Side::Unprotected => "unprotected",
-            }
-            .to_owned(),
-            mac: facts.mac.map(|byte| format!("{byte:02x}")).join(":"),
-            mtu: facts.mtu,
-            addresses: facts.addresses.iter().map(ToString::to_string).collect(),
-            queues: port.facts.receive_queues,
-            program_id: port.program_id,
-            choices: port.choices.clone(),
-        });
+        let rows = ports
+            .iter()
+            .zip(snapshot.ports.iter())
+            .map(|(port, facts)| PortRow {
+                name: port.name.clone(),
+                side: match facts.side {
+                    Side::Protected => "protected",
+                    Side::Unprotected => "unprotected",
+                }
+                .to_owned(),
+                mac: facts.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                mtu: facts.mtu,
+                addresses: facts.addresses.iter().map(ToString::to_string).collect(),
+                queues: port.facts.receive_queues,
+                program_id: port.program_id,
+                choices: port.choices.clone(),
+            });
         rows.collect()
     }
 
     fn policy_rows(&self) -> Vec<PolicyRow> {
         let count = |index: usize| {
-            let cells = self.policy_cells.iter().filter_map(|cells| cells.get(index));
+            let cells = self
+                .policy_cells
+                .iter()
+                .filter_map(|cells| cells.get(index));
             let sums = cells.map(PolicyCell::read);
             sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
         };
@@ -147,7 +178,9 @@ impl Running {
         for port in self.ports.borrow().iter() {
             let mut queues = serde_json::Map::new();
             for counter in port.program.counters().unwrap_or_default() {
-                let queue = queues.entry(counter.queue.to_string()).or_insert_with(|| json!({}));
+                let queue = queues
+                    .entry(counter.queue.to_string())
+                    .or_insert_with(|| json!({}));
                 if let Value::Object(members) = queue {
                     members.insert(counter.outcome.name().to_owned(), counter.packets.into());
                 }
@@ -216,7 +249,11 @@ fn sa_row(sa: &Sa) -> SaRow {
         source: parameters.source.to_string(),
         destination: parameters.destination.to_string(),
         encryption: parameters.suite.encryption.name().to_owned(),
-        integrity: parameters.suite.integrity.map_or("", |mac| mac.name()).to_owned(),
+        integrity: parameters
+            .suite
+            .integrity
+            .map_or("", |mac| mac.name())
+            .to_owned(),
         esn: parameters.esn,
         replay_window: parameters.replay_window,
         packets: stats.packets,
@@ -229,7 +266,11 @@ fn sa_row(sa: &Sa) -> SaRow {
 }
 
 fn builtin_row(name: &str, packets: u64, bytes: u64) -> PolicyRow {
-    let action = if name == ipsec::tables::BUILTIN_UNMATCHED { "unmatched" } else { "bypass" };
+    let action = if name == ipsec::tables::BUILTIN_UNMATCHED {
+        "unmatched"
+    } else {
+        "bypass"
+    };
     PolicyRow {
         name: name.to_owned(),
         direction: "both".to_owned(),
@@ -269,9 +310,7 @@ fn policy_row(policy: &PolicyParameters, packets: u64, bytes: u64) -> PolicyRow 
 fn addresses(selector: &AddressSelector) -> String {
     match selector {
         AddressSelector::Any => "any".to_owned(),
-        AddressSelector::Ranges(ranges) => {
-            ranges.iter().map(range).collect::<Vec<_>>().join(",")
-        }
+        AddressSelector::Ranges(ranges) => ranges.iter().map(range).collect::<Vec<_>>().join(","),
     }
 }
 
@@ -290,14 +329,23 @@ fn range(range: &AddressRange) -> String {
 }
 
 fn upper(selector: &Selector) -> String {
-    let Some(protocol) = selector.protocol else { return "any".to_owned() };
+    let Some(protocol) = selector.protocol else {
+        return "any".to_owned();
+    };
     let mut text = format!("protocol {protocol}");
-    for (name, ports) in [("local", &selector.local_port), ("remote", &selector.remote_port)] {
+    for (name, ports) in [
+        ("local", &selector.local_port),
+        ("remote", &selector.remote_port),
+    ] {
         if let PortSelector::List { opaque, ranges } = ports {
             let mut parts: Vec<String> = ranges
                 .iter()
                 .map(|(first, last)| {
-                    if first == last { first.to_string() } else { format!("{first}-{last}") }
+                    if first == last {
+                        first.to_string()
+                    } else {
+                        format!("{first}-{last}")
+                    }
                 })
                 .collect();
             if *opaque {
@@ -307,7 +355,13 @@ fn upper(selector: &Selector) -> String {
         }
     }
     if let Some((first, last)) = selector.icmp {
-        text += &format!(" icmp {}/{}-{}/{}", first >> 8, first & 255, last >> 8, last & 255);
+        text += &format!(
+            " icmp {}/{}-{}/{}",
+            first >> 8,
+            first & 255,
+            last >> 8,
+            last & 255
+        );
     }
     text
 }

@@ -25,7 +25,11 @@ pub fn choose(cpus: &[Cpu], nic_node: Option<usize>, count: usize) -> Vec<usize>
         let far = nic_node.is_some() && cpu.node.is_some() && cpu.node != nic_node;
         (second_thread, far, cpu.number == 0, cpu.number)
     });
-    ranked.into_iter().take(count).map(|cpu| cpu.number).collect()
+    ranked
+        .into_iter()
+        .take(count)
+        .map(|cpu| cpu.number)
+        .collect()
 }
 
 /// Workers for `workers = "auto"`: one core stays free for everything else.
@@ -39,27 +43,46 @@ pub fn automatic(available: usize, smallest_queues: u32) -> usize {
 #[must_use]
 pub fn available() -> Vec<Cpu> {
     let allowed = rustix::thread::sched_getaffinity(None).map(|set| {
-        (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect::<Vec<_>>()
+        (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|cpu| set.is_set(*cpu))
+            .collect::<Vec<_>>()
     });
-    allowed.unwrap_or_else(|_| vec![0]).into_iter().map(read).collect()
+    allowed
+        .unwrap_or_else(|_| vec![0])
+        .into_iter()
+        .map(read)
+        .collect()
 }
 
 fn read(number: usize) -> Cpu {
     let folder = Path::new("/sys/devices/system/cpu").join(format!("cpu{number}"));
     let siblings = fs::read_to_string(folder.join("topology/thread_siblings_list"));
-    let first_sibling = siblings.ok().and_then(|list| list_of_numbers(&list).first().copied());
+    let first_sibling = siblings
+        .ok()
+        .and_then(|list| list_of_numbers(&list).first().copied());
     let node = fs::read_dir(&folder).ok().and_then(|entries| {
         entries.flatten().find_map(|entry| {
-            entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("node")?
+                .parse()
+                .ok()
         })
     });
-    Cpu { number, first_sibling: first_sibling.unwrap_or(number), node }
+    Cpu {
+        number,
+        first_sibling: first_sibling.unwrap_or(number),
+        node,
+    }
 }
 
 /// The NUMA node of an interface's device; none for virtual ones.
 #[must_use]
 pub fn node_of_interface(name: &str) -> Option<usize> {
-    let path = Path::new("/sys/class/net").join(name).join("device/numa_node");
+    let path = Path::new("/sys/class/net")
+        .join(name)
+        .join("device/numa_node");
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -77,13 +100,23 @@ mod tests {
     use super::*;
 
     fn cpu(number: usize, first_sibling: usize, node: usize) -> Cpu {
-        Cpu { number, first_sibling, node: Some(node) }
+        Cpu {
+            number,
+            first_sibling,
+            node: Some(node),
+        }
     }
 
     #[test]
     fn near_whole_cores_first_and_core_0_last_among_them() {
-        let cpus =
-            [cpu(0, 0, 0), cpu(1, 1, 0), cpu(2, 2, 1), cpu(3, 3, 1), cpu(4, 0, 0), cpu(5, 1, 0)];
+        let cpus = [
+            cpu(0, 0, 0),
+            cpu(1, 1, 0),
+            cpu(2, 2, 1),
+            cpu(3, 3, 1),
+            cpu(4, 0, 0),
+            cpu(5, 1, 0),
+        ];
         assert_eq!(choose(&cpus, Some(0), 2), [1, 0]);
         assert_eq!(choose(&cpus, Some(1), 3), [2, 3, 1]);
         assert_eq!(choose(&cpus, None, 6), [1, 2, 3, 0, 4, 5]);

@@ -18,7 +18,7 @@ use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::publish;
-use crate::daemon::run::{Refusal, guard_parameters, port_sides};
+use crate::daemon::run::{Print, Refusal, guard_parameters, port_sides};
 use crate::netlink::guard::Guard;
 use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
@@ -52,7 +52,11 @@ impl Kernelside {
         requests: Option<Arc<ArrayQueue<pending::NextHop>>>,
         host: Option<&HostPort>,
     ) -> Self {
-        Self { kernel, requests, host: host.map(HostPort::index) }
+        Self {
+            kernel,
+            requests,
+            host: host.map(HostPort::index),
+        }
     }
 }
 
@@ -99,7 +103,7 @@ impl<'c> Follower<'c> {
         &mut self,
         running: &Running,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) -> Result<(), Refusal> {
         if self.config.dataplane.forwarding == Forwarding::Kernel {
             let keeper = NeighborKeeper::new(self.side.kernel.clone());
@@ -127,7 +131,7 @@ impl<'c> Follower<'c> {
         guard: &mut Option<Guard>,
         socket: &Socket,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) -> Result<(), Refusal> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Refusal::of)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Refusal::of)?;
@@ -161,7 +165,7 @@ impl<'c> Follower<'c> {
     }
 
     /// The last step of the stop: what the kernel was asked for is taken back.
-    pub async fn end(mut self, guard: Option<Guard>, print: &dyn Fn(&str)) {
+    pub async fn end(mut self, guard: Option<Guard>, print: Print) {
         if let Some(mut routes) = self.host_routes.take() {
             warn(routes.remove().await, print);
         }
@@ -180,14 +184,16 @@ impl<'c> Follower<'c> {
         running: &Running,
         guard: &mut Option<Guard>,
         host: Option<&HostPort>,
-        print: &dyn Fn(&str),
+        print: Print,
     ) {
         for notice in self.mirror.notices() {
             print(&format!("warning: {notice}"));
         }
         let before = self.shared.snapshot.load_full();
         if let Err(error) = self.publish(&before, changes) {
-            print(&format!("warning: the kernel's tables could not be taken over: {error}"));
+            print(&format!(
+                "warning: the kernel's tables could not be taken over: {error}"
+            ));
             return;
         }
         if changes.routes || changes.links || changes.addresses {
@@ -213,8 +219,7 @@ impl<'c> Follower<'c> {
         let view = self.mirror.view();
         let generation = before.generation + 1;
         let next = if changes.addresses || changes.links {
-            let ports: Arc<[PortFacts]> =
-                publish::facts(self.config, &view, &before.ports).into();
+            let ports: Arc<[PortFacts]> = publish::facts(self.config, &view, &before.ports).into();
             publish::snapshot(generation, self.config, &self.sas, &view, ports)?
         } else {
             // SAs and policies are as they were, and so are the compiled tables.
@@ -247,8 +252,10 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    async fn serve_requests(&mut self, print: &dyn Fn(&str)) {
-        let Some(requests) = &self.side.requests else { return };
+    async fn serve_requests(&mut self, print: Print) {
+        let Some(requests) = &self.side.requests else {
+            return;
+        };
         let mut new = false;
         while let Some(hop) = requests.pop() {
             if self.asked.len() >= NEXT_HOPS {
@@ -256,7 +263,10 @@ impl<'c> Follower<'c> {
                 self.asked.clear();
             }
             let address = ipsec::packet::address(hop.version, hop.address);
-            new |= self.asked.insert(NextHop { port: hop.port, address });
+            new |= self.asked.insert(NextHop {
+                port: hop.port,
+                address,
+            });
         }
         if new {
             warn(self.keep_neighbors().await, print);
@@ -265,10 +275,14 @@ impl<'c> Follower<'c> {
 
     /// Has the kernel resolve and keep the next hops of all outbound SAs and of what was asked.
     async fn keep_neighbors(&mut self) -> Result<(), crate::netlink::NetlinkError> {
-        let Some(keeper) = &mut self.neighbors else { return Ok(()) };
+        let Some(keeper) = &mut self.neighbors else {
+            return Ok(());
+        };
         let snapshot = self.shared.snapshot.load();
-        let outbound =
-            self.sas.iter().filter(|sa| sa.parameters.direction == Direction::Out);
+        let outbound = self
+            .sas
+            .iter()
+            .filter(|sa| sa.parameters.direction == Direction::Out);
         let wanted: BTreeSet<NextHop> = outbound
             .filter_map(|sa| next_hop(&snapshot, sa.parameters.destination))
             .chain(self.asked.iter().copied())
@@ -280,14 +294,21 @@ impl<'c> Follower<'c> {
         &mut self,
         host: Option<&HostPort>,
     ) -> Result<(), crate::netlink::NetlinkError> {
-        let (Some(routes), Some(host)) = (&mut self.host_routes, host) else { return Ok(()) };
+        let (Some(routes), Some(host)) = (&mut self.host_routes, host) else {
+            return Ok(());
+        };
         let snapshot = self.shared.snapshot.load_full();
         // A too large MTU costs an ICMP error, a refused one nothing else.
-        let _ = host.set_mtu(publish::host_mtu(&snapshot, &self.sas));
+        host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
+            .unwrap_or_default();
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let wanted: Vec<HostRoute> = publish::host_routes(self.config, &local)
             .into_iter()
-            .map(|(remote, prefix_length, source)| HostRoute { remote, prefix_length, source })
+            .map(|(remote, prefix_length, source)| HostRoute {
+                remote,
+                prefix_length,
+                source,
+            })
             .collect();
         let peers: Vec<IpAddr> = self.sas.iter().map(|sa| peer(sa)).collect();
         routes.apply(host.index(), &wanted, &peers).await
@@ -303,14 +324,25 @@ const fn peer(sa: &Sa) -> IpAddr {
 }
 
 fn next_hop(snapshot: &Snapshot, destination: IpAddr) -> Option<NextHop> {
-    let version = if destination.is_ipv4() { Version::V4 } else { Version::V6 };
-    let hop = snapshot.fib.lookup(version, ipsec::packet::address_bits(destination), 0)?;
-    Some(NextHop { port: hop.port, address: hop.via.unwrap_or(destination) })
+    let version = if destination.is_ipv4() {
+        Version::V4
+    } else {
+        Version::V6
+    };
+    let hop = snapshot
+        .fib
+        .lookup(version, ipsec::packet::address_bits(destination), 0)?;
+    Some(NextHop {
+        port: hop.port,
+        address: hop.via.unwrap_or(destination),
+    })
 }
 
 fn count_guard(running: &Running, guard: Option<&Guard>) {
     if let Some(counts) = guard.and_then(|guard| guard.counts().ok()) {
-        running.guard_drops.set(counts.iter().map(|count| count.packets).sum());
+        running
+            .guard_drops
+            .set(counts.iter().map(|count| count.packets).sum());
     }
 }
 
@@ -320,7 +352,7 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-fn warn<E: std::fmt::Display>(result: Result<(), E>, print: &dyn Fn(&str)) {
+fn warn<E: std::fmt::Display>(result: Result<(), E>, print: Print) {
     if let Err(error) = result {
         print(&format!("warning: {error}"));
     }

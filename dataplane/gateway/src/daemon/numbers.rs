@@ -11,7 +11,7 @@ use ipsec::sa::{Sa, SaParameters, SaSlot};
 use ipsec::time::Time;
 
 use crate::config::Config;
-use crate::daemon::run::Refusal;
+use crate::daemon::run::{Print, Refusal};
 use crate::state::{Directory, End, Grant, Keeper, Reservation, unreserved};
 use crate::worker::requests::NumberRequests;
 
@@ -39,13 +39,17 @@ impl Numbers {
     ) -> Result<(Self, Vec<Reservation>), Refusal> {
         let stop = Arc::new(AtomicBool::new(false));
         let Some(path) = &config.dataplane.state_dir else {
-            let none =
-                Self { keeper: None, parker: None, requests: None, stop, thread: None };
+            let none = Self {
+                keeper: None,
+                parker: None,
+                requests: None,
+                stop,
+                thread: None,
+            };
             return Ok((none, unreserved(sas)));
         };
         let store = Directory::open(path).map_err(Refusal::of)?;
-        let (keeper, starts) =
-            Keeper::start(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
+        let (keeper, starts) = Keeper::start(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
         let parker = Parker::new();
         let requests = Arc::new(NumberRequests::new(parker.unparker().clone()));
         let numbers = Self {
@@ -68,17 +72,19 @@ impl Numbers {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(&mut self, sas: &[Arc<Sa>]) -> std::io::Result<()> {
-        let (Some(keeper), Some(parker), Some(requests)) =
-            (self.keeper.take(), self.parker.take(), self.requests.clone())
-        else {
+    pub fn start(&mut self, sas: &[Arc<Sa>], print: Print) -> std::io::Result<()> {
+        let (Some(keeper), Some(parker), Some(requests)) = (
+            self.keeper.take(),
+            self.parker.take(),
+            self.requests.clone(),
+        ) else {
             return Ok(());
         };
         let stop = Arc::clone(&self.stop);
         let sas = sas.to_vec();
         let thread = std::thread::Builder::new()
             .name("numbers".to_owned())
-            .spawn(move || serve(keeper, &parker, &requests, &sas, &stop))?;
+            .spawn(move || serve(keeper, (&parker, &requests), &sas, &stop, print))?;
         self.thread = Some(thread);
         Ok(())
     }
@@ -88,7 +94,9 @@ impl Numbers {
     /// # Errors
     /// The write failed: all start as after a crash.
     pub fn close(self, sas: &[Arc<Sa>]) -> Result<(), Refusal> {
-        let Some(thread) = self.thread else { return Ok(()) };
+        let Some(thread) = self.thread else {
+            return Ok(());
+        };
         self.stop.store(true, Ordering::Release);
         if let Some(requests) = &self.requests {
             requests.ask(SaSlot(u32::MAX));
@@ -105,40 +113,48 @@ impl Numbers {
 fn end(sa: &Sa) -> Option<End> {
     let parked = sa.parked.lock().ok()?;
     let state = parked.as_ref()?;
-    let window = state.export().map_or_else(Vec::new, |window| window.to_bytes());
-    Some(End { slot: sa.slot, sequence: state.sequence(), window })
+    let window = state
+        .export()
+        .map_or_else(Vec::new, |window| window.to_bytes());
+    Some(End {
+        slot: sa.slot,
+        sequence: state.sequence(),
+        window,
+    })
 }
 
 fn serve(
     mut keeper: Keeper,
-    parker: &Parker,
-    requests: &NumberRequests,
+    (parker, requests): (&Parker, &NumberRequests),
     sas: &[Arc<Sa>],
     stop: &AtomicBool,
+    print: Print,
 ) -> Keeper {
     let start = Instant::now();
     let mut reviewed = start;
-    let inbound: Vec<&Arc<Sa>> =
-        sas.iter().filter(|sa| sa.parameters.direction == Direction::In).collect();
+    let inbound: Vec<&Arc<Sa>> = sas
+        .iter()
+        .filter(|sa| sa.parameters.direction == Direction::In)
+        .collect();
     let mut asked: Vec<(SaSlot, u64)> = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let now = Time(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         asked.clear();
         while let Some(slot) = requests.next() {
             if let Some(sa) = sas.get(slot.index()) {
-                asked.push((slot, sa.published.sequence.load(Ordering::Relaxed)));
+                asked.push((slot, sa.published.needed.load(Ordering::Relaxed)));
             }
         }
         if !asked.is_empty() {
-            grant(sas, keeper.extend(&asked, now));
+            grant(sas, keeper.extend(&asked, now), print);
         }
         if reviewed.elapsed() >= REVIEW {
             reviewed = Instant::now();
             let reached: Vec<_> = inbound
                 .iter()
-                .map(|sa| (sa.slot, sa.published.sequence.load(Ordering::Relaxed)))
+                .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
                 .collect();
-            grant(sas, keeper.review(&reached, now));
+            grant(sas, keeper.review(&reached, now), print);
         }
         parker.park_timeout(REVIEW);
     }
@@ -146,16 +162,20 @@ fn serve(
 }
 
 /// What is on disk now may be used.
-fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>) {
+fn grant<E: std::fmt::Display>(sas: &[Arc<Sa>], granted: Result<Vec<Grant>, E>, print: Print) {
     match granted {
         Ok(grants) => {
             for grant in grants {
                 if let Some(sa) = sas.get(grant.slot.index()) {
-                    sa.published.reserved_end.store(grant.reserved_end, Ordering::Release);
+                    sa.published
+                        .reserved_end
+                        .store(grant.reserved_end, Ordering::Release);
                 }
             }
         }
         // The SAs go on with what they have, then drop as `no_reservation`, which is counted.
-        Err(error) => tracing::error!("sequence numbers could not be reserved: {error}"),
+        Err(error) => print(&format!(
+            "warning: sequence numbers could not be reserved: {error}"
+        )),
     }
 }

@@ -58,11 +58,18 @@ pub fn open(
     facts: Facts,
     dataplane: &Dataplane,
 ) -> Result<(OpenPort, Vec<OpenQueue>), String> {
+    facts.check_frames(dataplane.umem).map_err(text)?;
     let mut choices = Vec::new();
     let queues = facts.receive_queues;
-    let entry = if facts.needs_frags() { Entry::Frags } else { Entry::Plain };
-    let settings =
-        SteerSettings { entry, ..SteerSettings::new(config.side, facts.mac, queues) };
+    let entry = if facts.needs_frags() {
+        Entry::Frags
+    } else {
+        Entry::Plain
+    };
+    let settings = SteerSettings {
+        entry,
+        ..SteerSettings::new(config.side, facts.mac, queues)
+    };
     let mut program = SteerProgram::load(&config.name, &settings).map_err(text)?;
     let (attachment, why) = attach(&mut program, &facts, dataplane.xdp_mode)?;
     choices.push(Choice {
@@ -71,8 +78,7 @@ pub fn open(
         got: attachment_name(attachment).to_owned(),
         why,
     });
-    let (offloads, switched) =
-        Offloads::switch_off(&config.name, attachment).map_err(text)?;
+    let (offloads, switched) = Offloads::switch_off(&config.name, attachment).map_err(text)?;
     choices.extend(switched.iter().map(choice));
     let mut open = Vec::new();
     for queue in 0..queues {
@@ -89,8 +95,14 @@ pub fn open(
         if queue == 0 {
             choices.extend(chosen.iter().map(choice));
         }
-        program.insert_socket(queue, socket_of(&socket)).map_err(text)?;
-        open.push(OpenQueue { port: index, queue, socket });
+        program
+            .insert_socket(queue, socket_of(&socket))
+            .map_err(text)?;
+        open.push(OpenQueue {
+            port: index,
+            queue,
+            socket,
+        });
     }
     let (complete_checksums, checksum_choice) = checksums(config.checksum, &facts, attachment);
     choices.push(checksum_choice);
@@ -129,9 +141,10 @@ fn attach(
         XdpMode::Native => native(program).map(|()| (Attachment::Native, asked())),
         XdpMode::Generic => generic(program).map(|()| (Attachment::Generic, asked())),
         XdpMode::Auto => match native(program) {
-            Ok(()) => {
-                Ok((Attachment::Native, format!("driver {} has native XDP", facts.driver)))
-            }
+            Ok(()) => Ok((
+                Attachment::Native,
+                format!("driver {} has native XDP", facts.driver),
+            )),
             // Told is the first refusal: the second follows from it.
             Err(why) => match generic(program) {
                 Ok(()) => Ok((Attachment::Generic, why)),
@@ -146,10 +159,16 @@ fn checksums(asked_for: Checksum, facts: &Facts, attachment: Attachment) -> (boo
     let (complete, asked_name, why) = match asked_for {
         Checksum::Complete => (true, "complete", asked()),
         Checksum::Trust => (false, "trust", asked()),
-        Checksum::Auto if may => {
-            (true, "auto", format!("{} may leave checksums unfinished", facts.driver))
-        }
-        Checksum::Auto => (false, "auto", format!("{} finishes checksums", facts.driver)),
+        Checksum::Auto if may => (
+            true,
+            "auto",
+            format!("{} may leave checksums unfinished", facts.driver),
+        ),
+        Checksum::Auto => (
+            false,
+            "auto",
+            format!("{} finishes checksums", facts.driver),
+        ),
     };
     let choice = Choice {
         what: "checksum".to_owned(),

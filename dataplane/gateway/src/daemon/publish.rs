@@ -32,7 +32,8 @@ pub fn facts(config: &Config, view: &View, before: &[PortFacts]) -> Vec<PortFact
                 facts.mtu = port.mtu.map_or(interface, |mtu| mtu.min(interface));
                 facts.addresses = link.addresses.iter().map(|own| own.address).collect();
             }
-            if !port.addresses.is_empty() && config.dataplane.forwarding == config::Forwarding::Static
+            if !port.addresses.is_empty()
+                && config.dataplane.forwarding == config::Forwarding::Static
             {
                 facts.addresses = port.addresses.iter().map(|own| own.address).collect();
             }
@@ -46,8 +47,13 @@ pub fn facts(config: &Config, view: &View, before: &[PortFacts]) -> Vec<PortFact
 pub fn local_addresses(config: &Config, view: &View) -> Vec<IpAddr> {
     let mut addresses = view.local_addresses.clone();
     if config.dataplane.forwarding == config::Forwarding::Static {
-        addresses
-            .extend(config.ports.iter().flat_map(|port| &port.addresses).map(|own| own.address));
+        addresses.extend(
+            config
+                .ports
+                .iter()
+                .flat_map(|port| &port.addresses)
+                .map(|own| own.address),
+        );
     }
     addresses.sort_unstable();
     addresses.dedup();
@@ -71,7 +77,10 @@ pub fn snapshot(
     };
     let local = local_addresses(config, view);
     let tables = assembly::tables(sas, &config.policies, local, unmatched)?;
-    let first = ports.iter().position(|port| port.side == Side::Protected).unwrap_or(0);
+    let first = ports
+        .iter()
+        .position(|port| port.side == Side::Protected)
+        .unwrap_or(0);
     let (fib, neighbors) = routes(config, view);
     Ok(Snapshot {
         generation,
@@ -87,9 +96,10 @@ pub fn snapshot(
 #[must_use]
 pub fn routes(config: &Config, view: &View) -> (Arc<Fib>, Arc<Neighbors>) {
     match config.dataplane.forwarding {
-        config::Forwarding::Kernel => {
-            (Arc::new(Fib::new(view.routes.clone())), Arc::new(Neighbors::new(&view.neighbors)))
-        }
+        config::Forwarding::Kernel => (
+            Arc::new(Fib::new(view.routes.clone())),
+            Arc::new(Neighbors::new(&view.neighbors)),
+        ),
         config::Forwarding::Static => (
             Arc::new(assembly::static_fib(config)),
             Arc::new(assembly::static_neighbors(config)),
@@ -119,17 +129,25 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
         }
         tables.endpoints.insert(parameters.destination, false);
         if let Some(udp) = parameters.udp_encapsulation {
-            tables.encapsulation.insert((parameters.destination, udp.destination_port));
-            tables.encapsulation.insert((parameters.destination, NAT_TRAVERSAL));
+            tables
+                .encapsulation
+                .insert((parameters.destination, udp.destination_port));
+            tables
+                .encapsulation
+                .insert((parameters.destination, NAT_TRAVERSAL));
             tables.peers.insert(parameters.source);
         }
     }
-    tables.put_policies(ordered(&config.policies).into_iter().map(|policy| SteeringPolicy {
-        direction: policy.direction,
-        action: policy.action,
-        local: &policy.selector.local,
-        remote: &policy.selector.remote,
-    }));
+    tables.put_policies(
+        ordered(&config.policies)
+            .into_iter()
+            .map(|policy| SteeringPolicy {
+                direction: policy.direction,
+                action: policy.action,
+                local: &policy.selector.local,
+                remote: &policy.selector.remote,
+            }),
+    );
     tables
 }
 
@@ -155,10 +173,16 @@ pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
         let bits = ipsec::packet::address_bits(destination);
         let hop = snapshot.fib.lookup(version, bits, 0)?;
         let port = snapshot.ports[hop.port.index()].mtu;
-        let mtu = if hop.mtu == 0 { port } else { port.min(hop.mtu) };
+        let mtu = if hop.mtu == 0 {
+            port
+        } else {
+            port.min(hop.mtu)
+        };
         Some(ipsec::outbound::largest_inner(sa, mtu))
     };
-    let outbound = sas.iter().filter(|sa| sa.parameters.direction == Direction::Out);
+    let outbound = sas
+        .iter()
+        .filter(|sa| sa.parameters.direction == Direction::Out);
     let smallest = outbound.filter_map(fits).min().unwrap_or(LONGEST);
     usize::from(smallest.max(1280))
 }

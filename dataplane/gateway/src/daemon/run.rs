@@ -56,12 +56,15 @@ impl Refusal {
     }
 }
 
+/// Where every automatic choice and warning goes, a line each.
+pub type Print = fn(&str);
+
 /// Runs the gateway of a checked configuration until SIGTERM or SIGINT. `print` gets every
 /// automatic choice and warning, a line each.
 ///
 /// # Errors
 /// The line that says why it does not start, or how it ended badly.
-pub fn run(config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
+pub fn run(config: Config, print: Print) -> Result<(), Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -70,7 +73,7 @@ pub fn run(config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     local.block_on(&runtime, Box::pin(live(config, print)))
 }
 
-async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
+async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let facts = ports::probe(&config.ports).map_err(Refusal::of)?;
     let cores = choose_cores(&config, &facts)?;
     let start = Instant::now();
@@ -81,8 +84,9 @@ async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     let host_port = config.dataplane.host_port.clone().unwrap_or_default();
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
     let host = open_host(&host_port)?;
-    let mirror =
-        Mirror::new(kernel.clone(), names, host_port.clone()).await.map_err(Refusal::of)?;
+    let mirror = Mirror::new(kernel.clone(), names, host_port.clone())
+        .await
+        .map_err(Refusal::of)?;
     let view = mirror.view();
     let first = port_facts(&config, &facts);
     let port_facts: Arc<[PortFacts]> = publish::facts(&config, &view, &first).into();
@@ -103,21 +107,31 @@ async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
     let (host_thread, links) = connect_host(host.as_ref(), &exchange, cores.len())?;
-    numbers.start(&sas).map_err(Refusal::of)?;
+    numbers.start(&sas, print).map_err(Refusal::of)?;
     let around = Surroundings {
         shared: Arc::clone(&shared),
         exchange,
         neighbor_requests: next_hops.clone(),
         number_requests: numbers.requests(),
-        complete_checksums: opened.0.iter().map(|port| port.complete_checksums).collect(),
+        complete_checksums: opened
+            .0
+            .iter()
+            .map(|port| port.complete_checksums)
+            .collect(),
         sas: sas.len(),
         policies,
     };
-    let crew = Crew::start(&cores, opened.1, links, &config.dataplane, &around)
-        .map_err(Refusal::of)?;
+    let crew =
+        Crew::start(&cores, opened.1, links, &config.dataplane, &around).map_err(Refusal::of)?;
     say_cores(&crew, &cores, print);
     let running = std::rc::Rc::new(running(
-        &config, &shared, &sas, opened.0, &crew, host_thread.as_ref(), &host_port,
+        &config,
+        &shared,
+        &sas,
+        opened.0,
+        &crew,
+        host_thread.as_ref(),
+        &host_port,
     ));
     let mut follower = Follower::new(
         &config,
@@ -128,12 +142,17 @@ async fn live(mut config: Config, print: &dyn Fn(&str)) -> Result<(), Refusal> {
     );
     follower.begin(&running, host.as_ref(), print).await?;
     let socket = bind(&config, print)?;
-    let ended = follower.follow(&running, &mut guard, &socket, host.as_ref(), print).await;
+    let ended = follower
+        .follow(&running, &mut guard, &socket, host.as_ref(), print)
+        .await;
     drop(socket);
     let stopped = stop(running, crew, host_thread, numbers, &sas, print);
+    let ended = ended.and(stopped);
+    // After a bad end the guard stands: nobody else keeps the kernel's path closed.
+    let guard = guard.filter(|_| ended.is_ok());
     follower.end(guard, print).await;
     drop(host);
-    ended.and(stopped)
+    ended
 }
 
 fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal> {
@@ -169,13 +188,17 @@ fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal>
     }
     // More workers than cores was asked for by number: they share.
     let found = chosen.len();
-    chosen.extend((found..wanted).map(|extra| extra % found).collect::<Vec<_>>().iter().map(
-        |place| available[*place % available.len().max(1)].number,
-    ));
+    chosen.extend(
+        (found..wanted)
+            .map(|extra| extra % found)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|place| available[*place % available.len().max(1)].number),
+    );
     Ok(chosen)
 }
 
-fn say_cores(crew: &Crew, cores: &[usize], print: &dyn Fn(&str)) {
+fn say_cores(crew: &Crew, cores: &[usize], print: Print) {
     for (number, (pinned, core)) in crew.cores.iter().zip(cores).enumerate() {
         match pinned {
             Some(core) => print(&format!("worker {number}: core {core}")),
@@ -222,8 +245,12 @@ fn connect_host(
     exchange: &Arc<LiveExchange>,
     workers: usize,
 ) -> Result<(Option<HostSide>, Vec<HostLink>), Refusal> {
-    let Some(host) = host else { return Ok((None, Vec::new())) };
-    let bells = (0..workers).map(|worker| Arc::clone(exchange.bell(worker))).collect();
+    let Some(host) = host else {
+        return Ok((None, Vec::new()));
+    };
+    let bells = (0..workers)
+        .map(|worker| Arc::clone(exchange.bell(worker)))
+        .collect();
     let (thread, links) = host.connect(bells).map_err(Refusal::of)?;
     let (counters, bell) = (thread.counters(), thread.bell());
     let stop = Arc::new(AtomicBool::new(false));
@@ -232,10 +259,18 @@ fn connect_host(
         .name("host".to_owned())
         .spawn(move || thread.run(&stopped))
         .map_err(Refusal::of)?;
-    Ok((Some(HostSide { stop, bell, counters, thread }), links))
+    Ok((
+        Some(HostSide {
+            stop,
+            bell,
+            counters,
+            thread,
+        }),
+        links,
+    ))
 }
 
-fn load_guard(config: &Config, print: &dyn Fn(&str)) -> Result<Option<Guard>, Refusal> {
+fn load_guard(config: &Config, print: Print) -> Result<Option<Guard>, Refusal> {
     if config.dataplane.guard == config::Guard::Open {
         print(
             "warning: guard = \"open\": what policy protects may pass in the clear while the \
@@ -245,13 +280,20 @@ fn load_guard(config: &Config, print: &dyn Fn(&str)) -> Result<Option<Guard>, Re
     }
     let mut guard = Guard::new();
     let sides = port_sides(config);
-    guard.load(&guard_parameters(config, &sides)).map_err(Refusal::of)?;
+    guard
+        .load(&guard_parameters(config, &sides))
+        .map_err(Refusal::of)?;
     Ok(Some(guard))
 }
 
 pub(super) fn port_sides(config: &Config) -> Vec<PortSide> {
     let ports = config.ports.iter();
-    ports.map(|port| PortSide { name: port.name.clone(), side: port.side }).collect()
+    ports
+        .map(|port| PortSide {
+            name: port.name.clone(),
+            side: port.side,
+        })
+        .collect()
 }
 
 pub(super) fn guard_parameters<'a>(
@@ -268,25 +310,31 @@ pub(super) fn guard_parameters<'a>(
 fn open_ports(
     config: &Config,
     facts: Vec<Facts>,
-    print: &dyn Fn(&str),
+    print: Print,
 ) -> Result<(Vec<OpenPort>, Vec<OpenQueue>), Refusal> {
     let mut open = Vec::new();
     let mut queues = Vec::new();
     for (index, (port, facts)) in (0..).zip(config.ports.iter().zip(facts)) {
-        let (port, of_port) = ports::open(PortIndex(index), port, facts, &config.dataplane)
-            .map_err(Refusal)?;
+        let (port, of_port) =
+            ports::open(PortIndex(index), port, facts, &config.dataplane).map_err(Refusal)?;
+        open.push(port);
+        queues.extend(of_port);
+    }
+    for port in &open {
         for choice in &port.choices {
             print(&format!(
                 "port {}: {}: {} (asked: {}; {})",
                 port.name, choice.what, choice.got, choice.asked, choice.why
             ));
         }
-        open.push(port);
-        queues.extend(of_port);
     }
     let umem = config.dataplane.umem;
     let bytes = queues.len() as u64 * u64::from(umem.frames) * u64::from(umem.frame_size);
-    print(&format!("packet memory: {} MiB in {} sockets", bytes >> 20, queues.len()));
+    print(&format!(
+        "packet memory: {} MiB in {} sockets",
+        bytes >> 20,
+        queues.len()
+    ));
     Ok((open, queues))
 }
 
@@ -310,7 +358,11 @@ fn running(
         policy_cells: crew.policies.clone(),
         cores: crew.cores.clone(),
         host: host.map(|side| Arc::clone(&side.counters)),
-        guard: if config.dataplane.guard == config::Guard::Open { "open" } else { "closed" },
+        guard: if config.dataplane.guard == config::Guard::Open {
+            "open"
+        } else {
+            "closed"
+        },
         guard_drops: Cell::new(0),
         host_port: host_port.to_owned(),
         state_dir: config
@@ -330,9 +382,13 @@ fn running(
     }
 }
 
-fn bind(config: &Config, print: &dyn Fn(&str)) -> Result<Socket, Refusal> {
+fn bind(config: &Config, print: Print) -> Result<Socket, Refusal> {
     let name = &config.dataplane.control_group;
-    let group = if name.is_empty() { None } else { group_number(name) };
+    let group = if name.is_empty() {
+        None
+    } else {
+        group_number(name)
+    };
     if group.is_none() && !name.is_empty() {
         print(&format!(
             "warning: control_group: there is no group {name}; the control socket is for its \
@@ -360,7 +416,7 @@ fn stop(
     host: Option<HostSide>,
     numbers: Numbers,
     sas: &[Arc<Sa>],
-    print: &dyn Fn(&str),
+    print: Print,
 ) -> Result<(), Refusal> {
     for port in running.ports.borrow_mut().iter_mut() {
         // From here on the kernel has every packet, and the guard stands.
@@ -372,17 +428,23 @@ fn stop(
     if let Some(host) = host {
         host.stop.store(true, std::sync::atomic::Ordering::Release);
         host.bell.ring();
-        let _ = host.thread.join();
+        if host.thread.join().is_err() {
+            print("warning: the host port's thread panicked");
+        }
     }
     for ledger in farewells.iter().flat_map(|farewell| &farewell.ledgers) {
         if !ledger.is_home() {
-            print(&format!("warning: frames unaccounted for at the end: {ledger:?}"));
+            print(&format!(
+                "warning: frames unaccounted for at the end: {ledger:?}"
+            ));
         }
     }
     let tally = running.tally();
     if !tally.balances() {
         let (began, ended) = tally.sides();
-        print(&format!("warning: accounting is off: {began} packets began, {ended} ended"));
+        print(&format!(
+            "warning: accounting is off: {began} packets began, {ended} ended"
+        ));
     }
     numbers.close(sas).map_err(Refusal::of)
 }

@@ -106,11 +106,14 @@ impl Crew {
         around: &Surroundings,
     ) -> std::io::Result<WorkerSettings> {
         let block = Arc::new(Block::new(ports));
-        let policies: Arc<[PolicyCell]> =
-            (0..around.policies).map(|_| PolicyCell::default()).collect();
+        let policies: Arc<[PolicyCell]> = (0..around.policies)
+            .map(|_| PolicyCell::default())
+            .collect();
         self.blocks.push(Arc::clone(&block));
         self.policies.push(Arc::clone(&policies));
-        let workers = u32::try_from(around.shared.workers).unwrap_or(u32::MAX).max(1);
+        let workers = u32::try_from(around.shared.workers)
+            .unwrap_or(u32::MAX)
+            .max(1);
         Ok(WorkerSettings {
             number: u16::try_from(number).unwrap_or(u16::MAX),
             ports,
@@ -146,7 +149,8 @@ impl Crew {
                 run::run(Worker::new(settings, lanes, host, exchange), &shared)
             })?;
         self.threads.push(thread);
-        self.cores.push(was_pinned.recv().unwrap_or(false).then_some(core));
+        self.cores
+            .push(was_pinned.recv().unwrap_or(false).then_some(core));
         Ok(())
     }
 
@@ -160,9 +164,16 @@ impl Crew {
             self.exchange.bell(worker).ring();
         }
         let count = self.threads.len();
-        let farewells: Vec<_> =
-            self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
-        if farewells.len() == count { Ok(farewells) } else { Err(count - farewells.len()) }
+        let farewells: Vec<_> = self
+            .threads
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect();
+        if farewells.len() == count {
+            Ok(farewells)
+        } else {
+            Err(count - farewells.len())
+        }
     }
 }
 

@@ -9,6 +9,8 @@ mod kernel;
 mod subscription;
 
 mod routes;
+#[cfg(test)]
+mod routes_tests;
 
 mod entries;
 

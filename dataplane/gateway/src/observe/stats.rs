@@ -141,7 +141,9 @@ impl SaStats {
             packets: read(&sa.published.packets),
             bytes: read(&sa.published.bytes),
             sequence: read(&sa.published.sequence),
-            state: Stage::from_number(read(&sa.published.stage)).name().to_owned(),
+            state: Stage::from_number(read(&sa.published.stage))
+                .name()
+                .to_owned(),
         }
     }
 }
@@ -163,9 +165,16 @@ impl Document {
             (name.clone(), stats.unwrap_or(Value::Null))
         });
         let policies = policy_names.iter().enumerate().map(|(index, name)| {
-            let counts = policies.iter().filter_map(|cells| cells.get(index)).map(PolicyCell::read);
+            let counts = policies
+                .iter()
+                .filter_map(|cells| cells.get(index))
+                .map(PolicyCell::read);
             let (packets, bytes) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            PolicyStats { name: name.clone(), packets, bytes }
+            PolicyStats {
+                name: name.clone(),
+                packets,
+                bytes,
+            }
         });
         let drops = DropReason::ALL
             .iter()

@@ -45,10 +45,15 @@ pub struct Contents {
 pub fn read(path: &Path) -> Result<Contents, String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(|_| "not a capture file (too short)".to_owned())?;
+    file.read_exact(&mut magic)
+        .map_err(|_| "not a capture file (too short)".to_owned())?;
     file.rewind().map_err(|error| error.to_string())?;
     let reader = BufReader::new(file);
-    if magic == SECTION_HEADER { read_pcapng(reader) } else { read_pcap(reader) }
+    if magic == SECTION_HEADER {
+        read_pcapng(reader)
+    } else {
+        read_pcap(reader)
+    }
 }
 
 fn read_pcap(reader: impl Read) -> Result<Contents, String> {
@@ -56,7 +61,10 @@ fn read_pcap(reader: impl Read) -> Result<Contents, String> {
     if reader.header().datalink != DataLink::ETHERNET {
         return Err("not a capture of Ethernet frames".to_owned());
     }
-    let mut contents = Contents { packets: Vec::new(), damage: None };
+    let mut contents = Contents {
+        packets: Vec::new(),
+        damage: None,
+    };
     while let Some(packet) = reader.next_packet() {
         match packet {
             Ok(packet) => contents.packets.push(Captured {
@@ -74,7 +82,10 @@ fn read_pcap(reader: impl Read) -> Result<Contents, String> {
 
 fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
     let mut reader = PcapNgReader::new(reader).map_err(|error| describe(&error))?;
-    let mut contents = Contents { packets: Vec::new(), damage: None };
+    let mut contents = Contents {
+        packets: Vec::new(),
+        damage: None,
+    };
     // Of the current section: link type and nanoseconds a time unit (as a fraction).
     let mut interfaces: Vec<(DataLink, (u128, u128))> = Vec::new();
     let mut last = 0;
@@ -91,15 +102,17 @@ fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
             Ok(Block::EnhancedPacket(packet)) => {
                 let place = packet.interface_id as usize;
                 // The library takes every unit for nanoseconds.
-                interfaces.get(place).map(|(link, (numerator, denominator))| {
-                    let nanoseconds = packet.timestamp.as_nanos() * numerator / denominator;
-                    last = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
-                    (*link, packet.data.into_owned())
-                })
+                interfaces
+                    .get(place)
+                    .map(|(link, (numerator, denominator))| {
+                        let nanoseconds = packet.timestamp.as_nanos() * numerator / denominator;
+                        last = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+                        (*link, packet.data.into_owned())
+                    })
             }
-            Ok(Block::SimplePacket(packet)) => {
-                interfaces.first().map(|(link, _)| (*link, packet.data.into_owned()))
-            }
+            Ok(Block::SimplePacket(packet)) => interfaces
+                .first()
+                .map(|(link, _)| (*link, packet.data.into_owned())),
             Ok(_) => continue,
             Err(error) => {
                 contents.damage = Some(describe(&error));
@@ -108,7 +121,10 @@ fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
         };
         match found {
             Some((DataLink::ETHERNET, frame)) => {
-                contents.packets.push(Captured { timestamp: last, frame });
+                contents.packets.push(Captured {
+                    timestamp: last,
+                    frame,
+                });
             }
             Some(_) => {
                 contents.damage = Some("not an Ethernet frame".to_owned());
@@ -132,12 +148,17 @@ fn unit(interface: &InterfaceDescriptionBlock<'_>) -> (u128, u128) {
     });
     match resolution {
         None => (MICROSECOND, 1),
-        Some(binary) if binary & 0x80 != 0 => {
-            (NANOSECONDS, 1_u128.checked_shl(u32::from(binary & 0x7f)).unwrap_or(u128::MAX).max(1))
-        }
-        Some(decimal) => {
-            (NANOSECONDS, 10_u128.checked_pow(u32::from(decimal)).unwrap_or(u128::MAX))
-        }
+        Some(binary) if binary & 0x80 != 0 => (
+            NANOSECONDS,
+            1_u128
+                .checked_shl(u32::from(binary & 0x7f))
+                .unwrap_or(u128::MAX)
+                .max(1),
+        ),
+        Some(decimal) => (
+            NANOSECONDS,
+            10_u128.checked_pow(u32::from(decimal)).unwrap_or(u128::MAX),
+        ),
     }
 }
 
@@ -162,7 +183,10 @@ impl Writer {
     /// # Errors
     /// When the file cannot be created.
     pub fn create(path: &Path) -> Result<Self, String> {
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("pcapng")) {
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("pcapng"))
+        {
             return Self::create_pcapng(path);
         }
         let file = BufWriter::new(File::create(path).map_err(|error| error.to_string())?);
@@ -209,7 +233,8 @@ impl Writer {
         let written = match self {
             Self::Pcap(writer) => writer.write_packet(&PcapPacket::new(timestamp, length, frame)),
             Self::PcapNg(writer) => {
-                let comment = comment.map(|text| EnhancedPacketOption::Comment(Cow::Borrowed(text)));
+                let comment =
+                    comment.map(|text| EnhancedPacketOption::Comment(Cow::Borrowed(text)));
                 writer.write_block(&Block::EnhancedPacket(EnhancedPacketBlock {
                     interface_id: 0,
                     timestamp,
@@ -246,8 +271,12 @@ mod tests {
         for name in ["a.pcap", "b.pcapng"] {
             let path = folder.path().join(name);
             let mut writer = Writer::create(&path).unwrap();
-            writer.write(1_700_000_000_123_456_789, &[1; 60], Some("replay")).unwrap();
-            writer.write(1_700_000_001_000_000_001, &[2; 61], None).unwrap();
+            writer
+                .write(1_700_000_000_123_456_789, &[1; 60], Some("replay"))
+                .unwrap();
+            writer
+                .write(1_700_000_001_000_000_001, &[2; 61], None)
+                .unwrap();
             writer.finish().unwrap();
             let contents = read(&path).unwrap();
             assert_eq!(contents.damage, None);

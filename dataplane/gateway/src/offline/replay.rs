@@ -65,7 +65,10 @@ pub enum ReplayError {
 }
 
 fn capture_error(file: &Path, why: String) -> ReplayError {
-    ReplayError::Capture { file: file.to_owned(), why }
+    ReplayError::Capture {
+        file: file.to_owned(),
+        why,
+    }
 }
 
 /// What the machine was given.
@@ -95,6 +98,9 @@ pub struct Outcome {
     pub damage: Vec<ReplayError>,
 }
 
+/// A captured frame and where it enters.
+type Offered = (Entry, Captured);
+
 /// Where a packet enters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entry {
@@ -122,13 +128,16 @@ pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
         pipeline.collect(packet, &mut outputs)?;
     }
     outputs.finish()?;
-    Ok(Outcome { document: pipeline.document(), damage })
+    Ok(Outcome {
+        document: pipeline.document(),
+        damage,
+    })
 }
 
 fn read_inputs(
     config: &Config,
     plan: &Plan,
-) -> Result<(Vec<(Entry, Captured)>, Vec<ReplayError>), ReplayError> {
+) -> Result<(Vec<Offered>, Vec<ReplayError>), ReplayError> {
     let mut packets = Vec::new();
     let mut damage = Vec::new();
     for (name, _) in plan.inputs.iter().chain(&plan.outputs) {
@@ -136,8 +145,7 @@ fn read_inputs(
     }
     for (name, path) in &plan.inputs {
         let entry = entry(config, name)?;
-        let contents = capture::read(path)
-            .map_err(|error| capture_error(path, error))?;
+        let contents = capture::read(path).map_err(|error| capture_error(path, error))?;
         if let Some(what) = contents.damage {
             let number = contents.packets.len() + 1;
             let why = format!("packet {number}: {what}");
@@ -182,9 +190,16 @@ impl Outputs {
     }
 
     fn finish(self) -> Result<(), ReplayError> {
-        let files = self.by_port.into_iter().flatten().chain(self.host).chain(self.drops);
+        let files = self
+            .by_port
+            .into_iter()
+            .flatten()
+            .chain(self.host)
+            .chain(self.drops);
         for (path, writer) in files {
-            writer.finish().map_err(|error| capture_error(&path, error.to_string()))?;
+            writer
+                .finish()
+                .map_err(|error| capture_error(&path, error.to_string()))?;
         }
         Ok(())
     }
@@ -218,13 +233,19 @@ impl Pipeline {
         let parameters = std::mem::take(&mut config.sas);
         let starts: Vec<_> = parameters.iter().map(assembly::unreserved).collect();
         let sas = assembly::sas(parameters, &starts, Time(0))?;
-        let local = config.ports.iter().flat_map(|port| port.addresses.iter().map(|a| a.address));
+        let local = config
+            .ports
+            .iter()
+            .flat_map(|port| port.addresses.iter().map(|a| a.address));
         let tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard)?;
-        let policies: Arc<[PolicyCell]> =
-            (0..tables.policy_count()).map(|_| PolicyCell::default()).collect();
+        let policies: Arc<[PolicyCell]> = (0..tables.policy_count())
+            .map(|_| PolicyCell::default())
+            .collect();
         let ports: Arc<[PortFacts]> = config.ports.iter().map(facts).collect();
-        let first_protected =
-            ports.iter().position(|port| port.side == Side::Protected).unwrap_or(0);
+        let first_protected = ports
+            .iter()
+            .position(|port| port.side == Side::Protected)
+            .unwrap_or(0);
         let snapshot = Snapshot {
             generation: 1,
             tables: Arc::new(tables),
@@ -259,7 +280,11 @@ impl Pipeline {
             worker: Worker::new(settings, lanes.collect(), Received::default(), exchange),
             snapshot,
             port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
-            policy_names: config.policies.iter().map(|policy| policy.name.clone()).collect(),
+            policy_names: config
+                .policies
+                .iter()
+                .map(|policy| policy.name.clone())
+                .collect(),
             sas,
             policies,
             drops_before: [0; DropReason::COUNT],
@@ -273,7 +298,8 @@ impl Pipeline {
                 self.worker.serve(port, 1, &self.snapshot, now);
             }
             Entry::Host => {
-                self.worker.serve_host(&mut packet.frame.clone(), &self.snapshot, now);
+                self.worker
+                    .serve_host(&mut packet.frame.clone(), &self.snapshot, now);
             }
         }
         self.worker.end_round(&self.snapshot, now);

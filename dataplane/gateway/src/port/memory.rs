@@ -8,6 +8,7 @@ use ipsec::verdict::DropReason;
 use crate::port::{Buffer, Burst, Frame, Ledger, Port};
 
 /// A frame of a [`MemoryPort`]: a buffer of fixed room and the length in use.
+#[derive(Debug)]
 pub struct MemoryFrame {
     room: Box<[u8]>,
     length: usize,
@@ -47,7 +48,10 @@ impl MemoryPort {
     /// A port with `frames` frames of `frame_size` bytes on each side.
     #[must_use]
     pub fn new(frames: usize, frame_size: usize) -> Self {
-        let frame = || MemoryFrame { room: vec![0; frame_size].into_boxed_slice(), length: 0 };
+        let frame = || MemoryFrame {
+            room: vec![0; frame_size].into_boxed_slice(),
+            length: 0,
+        };
         Self {
             frame_size,
             idle: (0..frames).map(|_| frame()).collect(),
@@ -66,7 +70,9 @@ impl MemoryPort {
         if bytes.len() > self.frame_size {
             return false;
         }
-        let Some(mut frame) = self.idle.pop() else { return false };
+        let Some(mut frame) = self.idle.pop() else {
+            return false;
+        };
         frame.room[..bytes.len()].copy_from_slice(bytes);
         frame.length = bytes.len();
         self.incoming.push_back(frame);
@@ -93,7 +99,9 @@ impl Port for MemoryPort {
     type Transmit = MemoryFrame;
 
     fn receive(&mut self, burst: &mut Burst<MemoryFrame>, limit: usize) {
-        let count = limit.min(burst.remaining_capacity()).min(self.incoming.len());
+        let count = limit
+            .min(burst.remaining_capacity())
+            .min(self.incoming.len());
         burst.extend(self.incoming.drain(..count));
         self.received += count as u64;
     }
@@ -160,7 +168,7 @@ mod tests {
         assert_eq!(burst.len(), 2);
         assert!(port.ledger().balances() && !port.ledger().is_home());
         for frame in burst.drain(..) {
-            let mut out = port.allocate(frame.bytes().len()).ok().expect("a free frame");
+            let mut out = port.allocate(frame.bytes().len()).expect("a free frame");
             out.room()[..frame.bytes().len()].copy_from_slice(frame.bytes());
             port.transmit(out, frame.bytes().len());
             port.release(frame);

@@ -7,7 +7,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The operating system refused.
-    #[error("{}: cannot {action}: {error} (state_dir must be a directory of the gateway's own)", .path.display())]
+    #[error(
+        "{}: cannot {action}: {error} \
+         (state_dir must be a directory of the gateway's own)",
+        .path.display()
+    )]
     Io {
         /// What could not be used.
         path: PathBuf,
@@ -18,7 +22,8 @@ pub enum StateError {
     },
     /// The records are torn, garbled, or not ours.
     #[error(
-        "{}: damaged: {why} (rekey; or, if the old keys must go on: xipsec state accept-loss --all)",
+        "{}: damaged: {why} (rekey; or, if the old keys must go on: \
+         xipsec state accept-loss --all)",
         .path.display()
     )]
     Damaged {
@@ -36,7 +41,11 @@ pub enum StateError {
         version: u32,
     },
     /// Another process holds the lock.
-    #[error("{}: in use by another xipsec (stop that one; two gateways never share it)", .path.display())]
+    #[error(
+        "{}: in use by another xipsec \
+         (stop that one; two gateways never share it)",
+        .path.display()
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -54,7 +63,11 @@ pub enum StateError {
         sa: String,
     },
     /// `state init` on a directory with something in it.
-    #[error("{}: not empty (an empty directory; lost records: xipsec state accept-loss)", .path.display())]
+    #[error(
+        "{}: not empty \
+         (an empty directory; lost records: xipsec state accept-loss)",
+        .path.display()
+    )]
     NotEmpty {
         /// The directory.
         path: PathBuf,

@@ -180,8 +180,8 @@ impl Keeper {
     }
 
     /// To be called about once a second with the numbers that all inbound SAs have reached: limits
-    /// go down where the rate has fallen. The grants are to be published at once; the records follow
-    /// in a later call, when every worker has seen them.
+    /// go down where the rate has fallen. The grants are to be published at once; the records
+    /// follow in a later call, when every worker has seen them.
     ///
     /// # Errors
     /// The write failed: nothing has changed.

@@ -52,13 +52,15 @@ pub(super) struct Transit {
 /// A hash of what stays the same within a flow.
 pub(super) fn flow_hash(packet: &Packet) -> u32 {
     let ports = match packet.upper {
-        ipsec::packet::Upper::Ports { source, destination } => {
-            u64::from(source) << 16 | u64::from(destination)
-        }
+        ipsec::packet::Upper::Ports {
+            source,
+            destination,
+        } => u64::from(source) << 16 | u64::from(destination),
         _ => 0,
     };
     let addresses = packet.source ^ packet.destination.rotate_left(64);
-    let folded = (addresses >> 64) as u64 ^ (addresses & u128::from(u64::MAX)) as u64;
+    let [high, low] = [addresses >> 64, addresses & u128::from(u64::MAX)];
+    let folded = u64::try_from(high ^ low).unwrap_or_default();
     let mixed = (folded ^ ports ^ u64::from(packet.protocol)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as u32
 }
@@ -73,20 +75,38 @@ pub(super) fn path(
     let hop = *snapshot.fib.lookup(version, destination, hash)?;
     let (version, address) = match hop.via {
         Some(via) => {
-            let version = if via.is_ipv4() { Version::V4 } else { Version::V6 };
+            let version = if via.is_ipv4() {
+                Version::V4
+            } else {
+                Version::V6
+            };
             (version, ipsec::packet::address_bits(via))
         }
         None => (version, destination),
     };
     let port_mtu = snapshot.ports[hop.port.index()].mtu;
-    let mtu = if hop.mtu == 0 { port_mtu } else { hop.mtu.min(port_mtu) };
-    Some(Path { next: NextHop { port: hop.port, version, address }, mtu })
+    let mtu = if hop.mtu == 0 {
+        port_mtu
+    } else {
+        hop.mtu.min(port_mtu)
+    };
+    Some(Path {
+        next: NextHop {
+            port: hop.port,
+            version,
+            address,
+        },
+        mtu,
+    })
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// The next hop's link.
     pub(super) fn link(&self, snapshot: &Snapshot, next: NextHop) -> Result<Link, DropReason> {
-        match snapshot.neighbors.lookup(next.port, next.version, next.address) {
+        match snapshot
+            .neighbors
+            .lookup(next.port, next.version, next.address)
+        {
             Some(mac) => Ok(Link::Known(mac)),
             None if self.pending.admits(next) => Ok(Link::Wait),
             None => Err(DropReason::NoNeighbor),
@@ -135,8 +155,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             Link::Wait => [0; 6],
         };
         let ether_type = ether_type_of(version);
-        frame[..ETHERNET]
-            .copy_from_slice(&Header { destination, source, ether_type }.to_bytes());
+        frame[..ETHERNET].copy_from_slice(
+            &Header {
+                destination,
+                source,
+                ether_type,
+            }
+            .to_bytes(),
+        );
         match link {
             Link::Known(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
             Link::Wait => {
@@ -159,7 +185,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         self.tally.add(Cell::Tx, 1);
         self.tally.port(port.index(), PortCell::TxPackets, 1);
-        self.tally.port(port.index(), PortCell::TxBytes, length as u64);
+        self.tally
+            .port(port.index(), PortCell::TxBytes, length as u64);
     }
 
     /// Forwards a packet in clear: hop limit, size, route, neighbour, out.
@@ -179,7 +206,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the error carries back the frame to discard")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "the error carries back the frame to discard"
+    )]
     fn try_forward(
         &mut self,
         snapshot: &Snapshot,
@@ -193,7 +223,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             Carrier::Copy(ip) => (ip, None),
             Carrier::Placed(buffer, port) => (&[][..], Some((buffer, port))),
         };
-        let path = path(snapshot, packet.version, packet.destination, flow_hash(packet));
+        let path = path(
+            snapshot,
+            packet.version,
+            packet.destination,
+            flow_hash(packet),
+        );
         let trouble = if !transit.arrival.is_local() && packet.hop_limit <= 1 {
             Some((DropReason::HopLimit, Complaint::TimeExceeded))
         } else {
@@ -210,7 +245,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err((reason, placed));
         }
-        let Some(path) = path else { return Err((DropReason::NoRoute, placed)) };
+        let Some(path) = path else {
+            return Err((DropReason::NoRoute, placed));
+        };
         let link = match self.link(snapshot, path.next) {
             Ok(link) => link,
             Err(reason) => return Err((reason, placed)),
@@ -249,7 +286,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             // A hop limit of 1 or less ended above.
             let _ = hop::decrement(&mut buffer.room()[ETHERNET..ETHERNET + length]);
         }
-        self.finish(snapshot, (path, link), buffer, (packet.version, length), transit.arrival, now);
+        self.finish(
+            snapshot,
+            (path, link),
+            buffer,
+            (packet.version, length),
+            transit.arrival,
+            now,
+        );
         Ok(())
     }
 
@@ -297,11 +341,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         let mut over = Vec::new();
-        self.pending.settle(&snapshot.neighbors, now, |hop, waiting, mac| {
-            over.push((hop, waiting, mac));
-        });
+        self.pending
+            .settle(&snapshot.neighbors, now, |hop, waiting, mac| {
+                over.push((hop, waiting, mac));
+            });
         for (hop, mut waiting, mac) in over {
-            let arrival = if waiting.own { Arrival::Own } else { Arrival::Host };
+            let arrival = if waiting.own {
+                Arrival::Own
+            } else {
+                Arrival::Host
+            };
             if !waiting.own {
                 self.tally.unhold(1);
             }
@@ -323,26 +372,25 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Ends every wait for a neighbour: the worker stops.
     pub(super) fn abandon_pending(&mut self) {
-        let mut own = 0;
         let mut dropped = 0;
-        self.pending.abandon(|_, waiting, _| {
-            if waiting.own {
-                own += 1;
-            } else {
-                dropped += 1;
-            }
-        });
+        self.pending
+            .abandon(|_, waiting, _| dropped += u64::from(!waiting.own));
         for _ in 0..dropped {
             self.tally.unhold(1);
             self.tally.drop(DropReason::NoNeighbor);
         }
-        tracing::debug!(own, dropped, "packets that waited for a neighbour ended");
     }
 }
 
 /// Whether a packet's route ends on the protected side.
 pub(super) fn leads_to_protected(snapshot: &Snapshot, packet: &Packet) -> bool {
-    path(snapshot, packet.version, packet.destination, flow_hash(packet)).is_some_and(|path| {
+    path(
+        snapshot,
+        packet.version,
+        packet.destination,
+        flow_hash(packet),
+    )
+    .is_some_and(|path| {
         snapshot.ports[path.next.port.index()].side == crate::port::settings::Side::Protected
     })
 }

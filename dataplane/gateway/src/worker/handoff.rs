@@ -48,12 +48,17 @@ impl<R: Send> Exchange<R> {
     /// # Errors
     /// When the kernel gives no event descriptors.
     pub fn new(workers: usize) -> std::io::Result<Self> {
-        let route = || Route { there: ArrayQueue::new(PARCELS), back: ArrayQueue::new(PARCELS) };
+        let route = || Route {
+            there: ArrayQueue::new(PARCELS),
+            back: ArrayQueue::new(PARCELS),
+        };
         Ok(Self {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
             host: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
-            bells: (0..workers).map(|_| Bell::new().map(Arc::new)).collect::<Result<_, _>>()?,
+            bells: (0..workers)
+                .map(|_| Bell::new().map(Arc::new))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -88,7 +93,11 @@ impl<R: Send> Desk<R> {
     #[must_use]
     pub fn new(exchange: Arc<Exchange<R>>, own: u16) -> Self {
         let out = vec![0; exchange.workers];
-        Self { exchange, own: usize::from(own), out }
+        Self {
+            exchange,
+            own: usize::from(own),
+            out,
+        }
     }
 
     /// Sends a parcel.
@@ -188,16 +197,20 @@ mod tests {
     use crate::route::PortIndex;
 
     fn parcel(frame: u32) -> Parcel<u32> {
-        let ip = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0xb1, 0x8d, 10, 0, 0, 1, 10, 0, 0, 2];
+        let ip = [
+            0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0xb1, 0x8d, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         let mut ip = ip;
-        let sum = ipsec::wire::checksum::internet(&{
-            let mut clear = ip;
-            clear[10..12].fill(0);
-            clear
-        });
+        ip[10..12].fill(0);
+        let sum = ipsec::wire::checksum::Sum::ZERO.bytes(&ip).checksum();
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
         let packet = ipsec::packet::parse(&ip).unwrap();
-        Parcel { frame, lane: 1, packet, arrival: Arrival::Port(PortIndex(0), Side::Unprotected) }
+        Parcel {
+            frame,
+            lane: 1,
+            packet,
+            arrival: Arrival::Port(PortIndex(0), Side::Unprotected),
+        }
     }
 
     #[test]

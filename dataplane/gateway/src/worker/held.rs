@@ -47,7 +47,13 @@ impl Shelf {
         if same >= PER_SA || self.waiting.len() >= IN_ALL {
             return false;
         }
-        self.waiting.push_back(Held { frame: frame.to_vec(), packet, arrival, slot, since: now });
+        self.waiting.push_back(Held {
+            frame: frame.to_vec(),
+            packet,
+            arrival,
+            slot,
+            since: now,
+        });
         true
     }
 

@@ -74,8 +74,16 @@ impl Host for LiveHost {
         let bytes = packet.bytes();
         let length = ETHERNET + bytes.len();
         let version = bytes.first().map_or(0, |byte| byte >> 4);
-        let kind = if version == 6 { ether_type::IPV6 } else { ether_type::IPV4 };
-        let header = Header { destination: [0; 6], source: [0; 6], ether_type: kind };
+        let kind = if version == 6 {
+            ether_type::IPV6
+        } else {
+            ether_type::IPV4
+        };
+        let header = Header {
+            destination: [0; 6],
+            source: [0; 6],
+            ether_type: kind,
+        };
         frame[..ETHERNET].copy_from_slice(&header.to_bytes());
         frame[ETHERNET..length].copy_from_slice(bytes);
         self.link.release(packet);

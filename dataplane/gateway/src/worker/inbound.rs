@@ -29,7 +29,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// why; all others are done with.
     pub(super) fn inbound(
         &mut self,
-        sources: &mut [Source<'_>],
+        sources: &[Source<'_>],
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
@@ -37,7 +37,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let place = self.predicted(snapshot);
         let mut fates = self.open(sources, &mut buffers, place, snapshot, now);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.drain(..).zip(&*sources).zip(&mut buffers) {
+        for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
             let kept = self.end_inbound(&fate, source, (buffer.take(), place), snapshot, now);
             ends.push(kept);
         }
@@ -58,8 +58,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> ArrayVec<Fate, BATCH> {
-        let mut items: ArrayVec<Item<'_>, BATCH> =
-            sources.iter().map(|source| Item::new(source.ip(), source.packet)).collect();
+        let mut items: ArrayVec<Item<'_>, BATCH> = sources
+            .iter()
+            .map(|source| Item::new(source.ip(), source.packet))
+            .collect();
         inbound::admit(&mut items, &mut self.inbound_context(snapshot, now));
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             if item.verdict != Verdict::Continue {
@@ -118,7 +120,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             Verdict::Drop(reason) => self.drop(reason, source.arrival),
             Verdict::Host => self.pass(source.frame, source.arrival),
             Verdict::Forward => {
-                let transit = Transit { arrival: source.arrival, answer: Way::Policy };
+                let transit = Transit {
+                    arrival: source.arrival,
+                    answer: Way::Policy,
+                };
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }
@@ -143,7 +148,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        if snapshot.tables.local.contains(inner.version, inner.destination) {
+        if snapshot
+            .tables
+            .local
+            .contains(inner.version, inner.destination)
+        {
             let packet = &buffer.room()[ETHERNET..ETHERNET + usize::from(inner.length)];
             let ethernet = source.ethernet(inner.version);
             match self.host.deliver(&ethernet, packet) {
@@ -157,8 +166,17 @@ impl<P: Port, H: Host> Worker<P, H> {
         if let Some(path) = next {
             self.predicted = Some(path.next.port);
         }
-        let transit = Transit { arrival: source.arrival, answer: Way::Policy };
-        self.forward(snapshot, inner, Carrier::Placed(buffer, place), transit, now);
+        let transit = Transit {
+            arrival: source.arrival,
+            answer: Way::Policy,
+        };
+        self.forward(
+            snapshot,
+            inner,
+            Carrier::Placed(buffer, place),
+            transit,
+            now,
+        );
     }
 
     /// A frame for the machine, as received.

@@ -43,17 +43,23 @@ impl<P: Port, H: Host> Worker<P, H> {
             Arrival::Port(port, _) if transit.answer == Way::Route => port,
             _ => toward.unwrap_or(snapshot.first_protected),
         };
-        let Some(from) = snapshot.ports[port.index()].address(packet.version) else { return };
+        let Some(from) = snapshot.ports[port.index()].address(packet.version) else {
+            return;
+        };
         if !self.errors.allow(now) {
             return;
         }
-        self.outbox.post(transit.answer, ether_type_of(packet.version), |out| match complaint {
-            Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
-            Complaint::TooBig(mtu) => {
-                let mtu = mtu.max(least_mtu(packet.version));
-                icmp_error::too_big(ip, packet, from, mtu, out)
-            }
-        });
+        self.outbox.post(
+            transit.answer,
+            ether_type_of(packet.version),
+            |out| match complaint {
+                Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
+                Complaint::TooBig(mtu) => {
+                    let mtu = mtu.max(least_mtu(packet.version));
+                    icmp_error::too_big(ip, packet, from, mtu, out)
+                }
+            },
+        );
     }
 
     /// Sends what waits in the outbox. What cannot be sent was never created.
@@ -61,20 +67,18 @@ impl<P: Port, H: Host> Worker<P, H> {
         while let Some(mut letter) = self.outbox.take() {
             let way = letter.way;
             if let Look::Packet(packet) = look_from_host(letter.frame()) {
-                let mut source = Source { frame: letter.frame(), packet, arrival: Arrival::Own };
+                let mut source = Source {
+                    frame: letter.frame(),
+                    packet,
+                    arrival: Arrival::Own,
+                };
                 self.send_own(snapshot, &mut source, way, now);
             }
             self.outbox.give_back(letter);
         }
     }
 
-    fn send_own(
-        &mut self,
-        snapshot: &Snapshot,
-        source: &mut Source<'_>,
-        way: Way,
-        now: Time,
-    ) {
+    fn send_own(&mut self, snapshot: &Snapshot, source: &mut Source<'_>, way: Way, now: Time) {
         let packet = source.packet;
         match way {
             Way::Host => {
@@ -85,11 +89,15 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
             Way::Route if egress::leads_to_protected(snapshot, &packet) => {
-                let transit = Transit { arrival: Arrival::Own, answer: Way::Route };
+                let transit = Transit {
+                    arrival: Arrival::Own,
+                    answer: Way::Route,
+                };
                 self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
             }
             Way::Route | Way::Policy => {
-                let _ = self.outbound(std::slice::from_mut(source), snapshot, now);
+                // An error whose SA lives elsewhere is not worth a hand-over: never created.
+                drop(self.outbound(std::slice::from_mut(source), snapshot, now));
             }
         }
     }

@@ -76,7 +76,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
             if item.verdict == Verdict::Protect {
-                match self.place(item.source.len(), *way, snapshot) {
+                match self.place(room_of(item), *way, snapshot) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
                         link = Some(found);
@@ -94,7 +94,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.show_policy(item.policy);
         }
         self.ask_for_numbers();
-        let ways = ways.into_iter().zip(links).map(|(path, link)| path.zip(link));
+        let ways = ways
+            .into_iter()
+            .zip(links)
+            .map(|(path, link)| path.zip(link));
         items
             .iter()
             .zip(ways)
@@ -110,14 +113,12 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn place(
         &mut self,
-        length: usize,
+        room: usize,
         way: Option<Path>,
         snapshot: &Snapshot,
     ) -> Result<(P::Transmit, Link), DropReason> {
         let path = way.ok_or(DropReason::NoRoute)?;
         let link = self.link(snapshot, path.next)?;
-        // TFC padding may fill the MTU.
-        let room = (length + OVERHEAD).max(usize::from(path.mtu));
         let buffer = self.allocate(path.next.port, room)?;
         Ok((buffer, link))
     }
@@ -125,7 +126,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn end_outbound(
         &mut self,
         fate: &Fate,
-        source: &mut Source<'_>,
+        source: &Source<'_>,
         buffer: Option<P::Transmit>,
         snapshot: &Snapshot,
         now: Time,
@@ -133,13 +134,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         let arrival = source.arrival;
         match (fate.verdict, fate.way, buffer) {
             (Verdict::Sealed(length), Some(way), Some(buffer)) => {
-                self.leave(fate, way, (buffer, usize::from(length)), snapshot, arrival, now);
+                self.leave(
+                    fate,
+                    way,
+                    (buffer, usize::from(length)),
+                    snapshot,
+                    arrival,
+                    now,
+                );
                 return Kept::No;
             }
             (_, Some((path, _)), Some(unused)) => self.discard(path.next.port, unused),
             _ => {}
         }
-        let transit = Transit { arrival, answer: answer(arrival) };
+        let transit = Transit {
+            arrival,
+            answer: answer(arrival),
+        };
         match fate.verdict {
             Verdict::Drop(reason) => {
                 if reason == DropReason::HopLimit {
@@ -206,18 +217,16 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.tally.add(Cell::Created, 1);
             }
             match self.allocate(way.0.next.port, usize::from(mtu)) {
-                Ok(mut buffer) => {
-                    match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
-                        Some(length) => {
-                            let size = (packet.version, length);
-                            self.finish(snapshot, way, buffer, size, arrival, now);
-                        }
-                        None => {
-                            self.discard(way.0.next.port, buffer);
-                            self.drop(DropReason::NoFrame, arrival);
-                        }
+                Ok(mut buffer) => match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
+                    Some(length) => {
+                        let size = (packet.version, length);
+                        self.finish(snapshot, way, buffer, size, arrival, now);
                     }
-                }
+                    None => {
+                        self.discard(way.0.next.port, buffer);
+                        self.drop(DropReason::NoFrame, arrival);
+                    }
+                },
                 Err(reason) => self.drop(reason, arrival),
             }
         }
@@ -250,7 +259,11 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let written = plan.write(ip, index, &mut piece[ETHERNET..]);
                 match written.map(|length| packet::parse(&piece[ETHERNET..ETHERNET + length])) {
                     Some(Ok(packet)) => {
-                        pieces.push(Source { frame: piece, packet, arrival: source.arrival });
+                        pieces.push(Source {
+                            frame: piece,
+                            packet,
+                            arrival: source.arrival,
+                        });
                     }
                     Some(Err(reason)) => self.drop(reason, source.arrival),
                     None => self.drop(DropReason::NoFrame, source.arrival),
@@ -302,9 +315,26 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
         .map(|source| {
             let length = usize::from(source.packet.length);
             let local = source.arrival.is_local();
-            Item::new(&mut source.frame[ETHERNET..ETHERNET + length], source.packet, local)
+            Item::new(
+                &mut source.frame[ETHERNET..ETHERNET + length],
+                source.packet,
+                local,
+            )
         })
         .collect()
+}
+
+/// The longest that the sealed packet may be, bytes.
+fn room_of(item: &Item<'_>) -> usize {
+    let padded = item
+        .sa
+        .map_or(0, |sa| usize::from(sa.parameters.tfc_pad_to));
+    let longest = item.source.len().max(padded) + OVERHEAD;
+    if item.fragment_outer {
+        longest
+    } else {
+        longest.min(usize::from(item.mtu))
+    }
 }
 
 /// The way of the sealed packet: by its outer destination.
@@ -314,7 +344,11 @@ fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
 }
 
 const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() { Version::V4 } else { Version::V6 }
+    if sa.parameters.destination.is_ipv4() {
+        Version::V4
+    } else {
+        Version::V6
+    }
 }
 
 /// How an ICMP error about a packet goes back.

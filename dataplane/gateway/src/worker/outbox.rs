@@ -23,9 +23,12 @@ pub(super) enum Way {
     Host,
 }
 
+/// Boxed, so that posting moves a pointer and not the bytes.
+type Room = Box<[u8; ROOM]>;
+
 /// One frame of ours.
 pub(super) struct Letter {
-    buffer: Box<[u8; ROOM]>,
+    buffer: Room,
     length: usize,
     pub way: Way,
 }
@@ -38,7 +41,7 @@ impl Letter {
 
 /// The pool and what waits.
 pub(super) struct Outbox {
-    free: Vec<Box<[u8; ROOM]>>,
+    free: Vec<Room>,
     waiting: Vec<Letter>,
 }
 
@@ -58,12 +61,22 @@ impl Outbox {
         ether_type: u16,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        let Some(mut buffer) = self.free.pop() else { return false };
-        let header = Header { destination: [0; 6], source: [0; 6], ether_type };
+        let Some(mut buffer) = self.free.pop() else {
+            return false;
+        };
+        let header = Header {
+            destination: [0; 6],
+            source: [0; 6],
+            ether_type,
+        };
         buffer[..ETHERNET].copy_from_slice(&header.to_bytes());
         match write(&mut buffer[ETHERNET..]) {
             Some(length) => {
-                self.waiting.push(Letter { buffer, length: ETHERNET + length, way });
+                self.waiting.push(Letter {
+                    buffer,
+                    length: ETHERNET + length,
+                    way,
+                });
                 true
             }
             None => {

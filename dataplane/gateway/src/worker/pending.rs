@@ -52,7 +52,10 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) const fn new(requests: Option<std::sync::Arc<ArrayQueue<NextHop>>>) -> Self {
-        Self { queues: Vec::new(), requests }
+        Self {
+            queues: Vec::new(),
+            requests,
+        }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -61,7 +64,9 @@ impl Pending {
 
     /// Whether one more frame may wait for `hop`. Asks for the neighbour on the first.
     pub(super) fn admits(&self, hop: NextHop) -> bool {
-        let Some(requests) = &self.requests else { return false };
+        let Some(requests) = &self.requests else {
+            return false;
+        };
         match self.queues.iter().find(|queue| queue.hop == hop) {
             Some(queue) => queue.frames.len() < FRAMES,
             // A full request queue: the kernel is asked when the next packet comes.
@@ -71,10 +76,17 @@ impl Pending {
 
     /// Keeps a copy of a frame whose place [`Pending::admits`] granted.
     pub(super) fn keep(&mut self, hop: NextHop, frame: &[u8], own: bool, now: Time) {
-        let waiting = Waiting { frame: frame.to_vec(), since: now, own };
+        let waiting = Waiting {
+            frame: frame.to_vec(),
+            since: now,
+            own,
+        };
         match self.queues.iter_mut().find(|queue| queue.hop == hop) {
             Some(queue) => queue.frames.push_back(waiting),
-            None => self.queues.push(Queue { hop, frames: VecDeque::from([waiting]) }),
+            None => self.queues.push(Queue {
+                hop,
+                frames: VecDeque::from([waiting]),
+            }),
         }
     }
 
@@ -93,7 +105,11 @@ impl Pending {
                     end(hop, waiting, Some(mac));
                 }
             }
-            while queue.frames.front().is_some_and(|first| now.since(first.since) >= PATIENCE) {
+            while queue
+                .frames
+                .front()
+                .is_some_and(|first| now.since(first.since) >= PATIENCE)
+            {
                 if let Some(waiting) = queue.frames.pop_front() {
                     end(hop, waiting, None);
                 }

@@ -8,10 +8,10 @@ use ipsec::crypto::iv::RandomIvs;
 use ipsec::inbound;
 use ipsec::ip::rate_limit::RateLimit;
 use ipsec::limits::BATCH;
-use ipsec::packet::{Packet, checksum};
-use ipsec::policy::PolicyIndex;
 use ipsec::outbound;
+use ipsec::packet::{Packet, checksum};
 use ipsec::policy::Memory;
+use ipsec::policy::PolicyIndex;
 use ipsec::sa::SaSlot;
 use ipsec::sa::state::States;
 use ipsec::tables::Count;
@@ -258,19 +258,25 @@ impl<P: Port, H: Host> Worker<P, H> {
         let arrival = Arrival::Port(index, facts.side);
         self.tally.add(Cell::Batches, 1);
         self.tally.add(Cell::Rx, burst.len() as u64);
-        self.tally.port(index.index(), PortCell::RxPackets, burst.len() as u64);
+        self.tally
+            .port(index.index(), PortCell::RxPackets, burst.len() as u64);
         let mut sources: ArrayVec<Source<'_>, BATCH> = ArrayVec::new();
         let mut places: ArrayVec<usize, BATCH> = ArrayVec::new();
         for (place, frame) in burst.iter_mut().enumerate() {
             let frame = frame.bytes_mut();
-            self.tally.port(index.index(), PortCell::RxBytes, frame.len() as u64);
+            self.tally
+                .port(index.index(), PortCell::RxBytes, frame.len() as u64);
             match look(frame, facts) {
                 Look::Packet(packet) => {
                     if complete {
                         let end = ETHERNET + usize::from(packet.length);
                         checksum::complete(&mut frame[ETHERNET..end], &packet);
                     }
-                    sources.push(Source { frame, packet, arrival });
+                    sources.push(Source {
+                        frame,
+                        packet,
+                        arrival,
+                    });
                     places.push(place);
                 }
                 Look::Host => self.pass(frame, arrival),
@@ -278,7 +284,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         }
         let ends = match facts.side {
-            Side::Unprotected => self.inbound(&mut sources, snapshot, now),
+            Side::Unprotected => self.inbound(&sources, snapshot, now),
             Side::Protected => self.outbound(&mut sources, snapshot, now),
         };
         let packets: ArrayVec<Packet, BATCH> = sources.iter().map(|s| s.packet).collect();
@@ -306,7 +312,15 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Option<P::Received> {
         match (kept, packet) {
             (Kept::For(to), Some(packet)) => {
-                match self.desk.send(to, Parcel { frame, lane, packet, arrival }) {
+                match self.desk.send(
+                    to,
+                    Parcel {
+                        frame,
+                        lane,
+                        packet,
+                        arrival,
+                    },
+                ) {
                     Ok(()) => {
                         self.tally.hold(1);
                         return None;
@@ -325,14 +339,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         Some(frame)
     }
 
-    fn shelve(
-        &mut self,
-        frame: &[u8],
-        packet: Packet,
-        arrival: Arrival,
-        slot: SaSlot,
-        now: Time,
-    ) {
+    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
         if self.shelf.keep(frame, packet, arrival, slot, now) {
             self.tally.hold(1);
         } else {
@@ -347,8 +354,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         for mut held in self.shelf.take() {
             let (packet, arrival) = (held.packet, held.arrival);
-            let mut source = Source { frame: &mut held.frame, packet, arrival };
-            let ends = self.inbound(std::slice::from_mut(&mut source), snapshot, now);
+            let source = Source {
+                frame: &mut held.frame,
+                packet,
+                arrival,
+            };
+            let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
             match ends.first() {
                 Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
                     self.shelf.put_back(held);
@@ -386,7 +397,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             let mut rest = &mut parcels[..];
             while let Some(first) = rest.first() {
                 let arrival = first.arrival;
-                let run = rest.iter().take_while(|parcel| parcel.arrival == arrival).count();
+                let run = rest
+                    .iter()
+                    .take_while(|parcel| parcel.arrival == arrival)
+                    .count();
                 let (run, others) = rest.split_at_mut(run);
                 self.serve_run(run, arrival, snapshot, now);
                 rest = others;
@@ -415,10 +429,14 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) {
         let mut sources: ArrayVec<Source<'_>, BATCH> = run
             .iter_mut()
-            .map(|p| Source { frame: p.frame.bytes_mut(), packet: p.packet, arrival })
+            .map(|p| Source {
+                frame: p.frame.bytes_mut(),
+                packet: p.packet,
+                arrival,
+            })
             .collect();
         let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&mut sources, snapshot, now),
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
             _ => self.outbound(&mut sources, snapshot, now),
         };
         drop(sources);
@@ -475,7 +493,11 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         match look_from_host(frame) {
             Look::Packet(packet) => {
-                let mut source = Source { frame, packet, arrival: Arrival::Host };
+                let mut source = Source {
+                    frame,
+                    packet,
+                    arrival: Arrival::Host,
+                };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
                     if self.desk.send_host(*to, source.frame.to_vec()).is_ok() {

@@ -18,7 +18,10 @@ impl NumberRequests {
     /// Requests that wake `keeper`.
     #[must_use]
     pub fn new(keeper: Unparker) -> Self {
-        Self { queue: ArrayQueue::new(WAITING), keeper }
+        Self {
+            queue: ArrayQueue::new(WAITING),
+            keeper,
+        }
     }
 
     /// Asks for an SA. Once a block, so the wake-up's system call does not count.

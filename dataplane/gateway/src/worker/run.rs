@@ -62,10 +62,7 @@ pub struct Farewell {
 }
 
 /// Runs the worker until `shared.stop` is set and everything has ended.
-pub fn run<P: Port, H: Host>(
-    mut worker: Worker<P, H>,
-    shared: &Arc<Shared>,
-) -> Farewell {
+pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> Farewell {
     let mut cache = arc_swap::Cache::new(&shared.snapshot);
     let mut idle_since: Option<Instant> = None;
     loop {
@@ -104,7 +101,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// Sleeps until a frame arrives, somebody rings, or something is due.
-    fn sleep(&mut self) {
+    fn sleep(&self) {
         let bell = Arc::clone(self.desk.bell());
         bell.prepare_to_sleep();
         if self.desk.has_mail() || self.host.is_waiting() {
@@ -121,7 +118,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
             .collect();
         descriptors.push(PollFd::from_borrowed_fd(bell_descriptor, PollFlags::IN));
-        let timeout = Timespec { tv_sec: 0, tv_nsec: longest.as_nanos() as i64 };
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: longest.subsec_nanos().into(),
+        };
         // An interrupted or failed poll is a short sleep: the next round looks anyway.
         let _ = poll(&mut descriptors, Some(&timeout));
         drop(descriptors);
@@ -156,6 +156,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         let snapshot = cache.load();
         let sas: Vec<_> = snapshot.tables.sad.iter().cloned().collect();
         self.states.park_all(&sas);
-        Farewell { ledgers: self.lanes.iter().map(|lane| lane.port.ledger()).collect() }
+        Farewell {
+            ledgers: self.lanes.iter().map(|lane| lane.port.ledger()).collect(),
+        }
     }
 }

@@ -290,11 +290,16 @@ fn warnings_are_told_where_they_arise() {
     let text = edited(&[
         "2: state_dir = \"\"|guard = \"open\"",
         "3: allow_legacy = true",
-        "23: encryption = \"3des\"|integrity = \"sha1_96\"|integrity_key = \"202122232425262728292a2b2c2d2e2f30313233\"",
+        "23: encryption = \"3des\"|integrity = \"sha1_96\"|\
+         integrity_key = \"202122232425262728292a2b2c2d2e2f30313233\"",
         "24: encryption_key = \"000102030405060708090a0b0c0d0e0f1011121314151617\"",
         "36+ replay_window = 0",
         "45: sa = [\"other\"]",
-        "54+ [[sa]]|name = \"other\"|direction = \"out\"|protocol = \"esp\"|mode = \"tunnel\"|spi = 256|source = \"192.0.2.1\"|destination = \"192.0.2.2\"|encryption = \"null\"|integrity = \"sha1_96\"|integrity_key = \"202122232425262728292a2b2c2d2e2f30313234\"",
+        "54+ [[sa]]|name = \"other\"|direction = \"out\"|protocol = \"esp\"|\
+         mode = \"tunnel\"|spi = 256|\
+         source = \"192.0.2.1\"|destination = \"192.0.2.2\"|\
+         encryption = \"null\"|integrity = \"sha1_96\"|\
+         integrity_key = \"202122232425262728292a2b2c2d2e2f30313234\"",
     ]);
     let told = told(&text, Purpose::Check);
     let places: Vec<&str> = told

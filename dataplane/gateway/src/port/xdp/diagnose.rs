@@ -63,6 +63,21 @@ pub enum PortError {
         /// What is missing.
         why: String,
     },
+    /// Packet memory whose frames are too small.
+    #[error(
+        "{name}: MTU {mtu} is over the {limit} bytes that umem.frame_size = {frame_size} can carry \
+         (frame_size = 4096, or ip link set {name} mtu {limit})"
+    )]
+    Frames {
+        /// The interface.
+        name: String,
+        /// Its MTU.
+        mtu: u32,
+        /// What is configured.
+        frame_size: u32,
+        /// The largest MTU that it carries.
+        limit: usize,
+    },
     /// Zero copy was demanded.
     #[error("{name}: zero_copy = \"on\": {why} (zero_copy = \"auto\")")]
     ZeroCopy {

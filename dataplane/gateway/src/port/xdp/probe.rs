@@ -3,13 +3,23 @@
 use std::fs;
 use std::io;
 
+use ipsec::limits::PACKET;
+
 use super::diagnose::{self, Operation, PortError};
+use super::frame::PIECES;
 use super::program::AttachMode;
 use crate::port::interface::{Channels, Control};
+use crate::port::settings::Umem;
 
 /// Largest MTU whose packets are sure to lie in one frame: a page without XDP's headroom, the
 /// kernel's tail room and the Ethernet header, rounded down.
 pub const SINGLE_FRAME_MTU: u32 = 3500;
+
+/// XDP_PACKET_HEADROOM: bytes of a frame that the kernel keeps in front of the packet.
+const XDP_HEADROOM: u32 = 256;
+
+/// Bytes of an Ethernet header.
+const ETHERNET_HEADER: usize = 14;
 
 /// First kernel whose AF_XDP carries packets of several frames.
 const FRAGS_SINCE: (u32, u32) = (6, 6);
@@ -101,6 +111,26 @@ impl Facts {
         Ok(())
     }
 
+    /// Refuses packet memory whose frames, or as many as a packet may take, are too small for the
+    /// MTU.
+    ///
+    /// # Errors
+    /// They are.
+    pub fn check_frames(&self, umem: Umem) -> Result<(), PortError> {
+        let frames = if self.needs_frags() { PIECES } else { 1 };
+        let frame = umem.frame_size.saturating_sub(XDP_HEADROOM) as usize;
+        let limit = (frame * frames).min(PACKET) - ETHERNET_HEADER;
+        if self.mtu as usize > limit {
+            return Err(PortError::Frames {
+                name: self.name.clone(),
+                mtu: self.mtu,
+                frame_size: umem.frame_size,
+                limit,
+            });
+        }
+        Ok(())
+    }
+
     /// The refusal of an MTU for which frags are missing.
     #[must_use]
     pub fn no_frags(&self, why: String) -> PortError {
@@ -182,6 +212,45 @@ mod tests {
         assert_eq!(parse_version("6.6"), (6, 6));
         assert_eq!(parse_version(""), (0, 0));
         assert!(parse_version("6.18.1") > FRAGS_SINCE);
+    }
+
+    #[test]
+    fn frames_must_hold_the_mtu() {
+        let facts = |mtu| Facts {
+            name: "wan0".to_owned(),
+            index: 1,
+            driver: "veth".to_owned(),
+            mac: [0; 6],
+            mtu,
+            receive_queues: 1,
+            transmit_queues: 1,
+            up: true,
+        };
+        let fits = |mtu, frame_size| {
+            let umem = Umem {
+                frame_size,
+                ..Umem::default()
+            };
+            facts(mtu).check_frames(umem).is_ok()
+        };
+        assert!(fits(1500, 2048) && fits(1778, 2048) && !fits(1779, 2048));
+        assert!(fits(3500, 4096) && fits(9000, 4096));
+        assert!(fits(8946, 2048) && !fits(8947, 2048));
+        assert!(fits(16_370, 4096) && !fits(16_371, 4096));
+        let umem = Umem {
+            frame_size: 2048,
+            ..Umem::default()
+        };
+        assert_eq!(
+            facts(9000)
+                .check_frames(umem)
+                .map_err(|error| error.to_string()),
+            Err(
+                "wan0: MTU 9000 is over the 8946 bytes that umem.frame_size = 2048 can carry \
+                 (frame_size = 4096, or ip link set wan0 mtu 8946)"
+                    .to_owned()
+            )
+        );
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub enum Entry {
     Plain,
     /// Steering; packets of several buffers too. For MTUs over 3 500.
     Frags,
-    /// Everything but ARP and neighbour discovery to the socket: the bare forwarder of benches.
+    /// Everything but ARP and neighbour discovery to the socket or, without one, nowhere: the bare
+    /// forwarder of benches.
     RedirectAll,
 }
 
@@ -172,8 +173,8 @@ impl SteerProgram {
     ///
     /// # Errors
     /// [`ProgramError::NoInterface`], [`ProgramError::Occupied`] and, in native mode,
-    /// [`ProgramError::Unsupported`], [`ProgramError::Mtu`] and [`ProgramError::Queues`]: with these
-    /// three generic mode is worth a try.
+    /// [`ProgramError::Unsupported`], [`ProgramError::Mtu`] and [`ProgramError::Queues`]: with
+    /// these three generic mode is worth a try.
     pub fn attach(&mut self, mode: AttachMode) -> Result<(), ProgramError> {
         let kernel_mode = match mode {
             AttachMode::Native => aya::programs::XdpMode::Driver,
@@ -235,8 +236,8 @@ impl SteerProgram {
     /// packet of a policy that stays is missed in between. Only differences are written.
     ///
     /// # Errors
-    /// [`ProgramError::Full`] or what else the kernel says; then what the program takes is a part of
-    /// the old and the new, and calling again goes on from there.
+    /// [`ProgramError::Full`] or what else the kernel says; then what the program takes is a part
+    /// of the old and the new, and calling again goes on from there.
     pub fn update(&mut self, tables: &SteeringTables) -> Result<(), ProgramError> {
         self.extend(tables)?;
         self.settle(tables)

@@ -16,10 +16,6 @@ use crate::port::{Buffer, Burst, Ledger, Losses};
 const SCRATCH: usize = 2 * BATCH;
 
 /// Scratch buffers at hand: tokens carry the box, which keeps them small.
-#[expect(
-    clippy::vec_box,
-    reason = "tokens carry the box, which keeps them small"
-)]
 type Pool = Vec<Box<Scratch>>;
 
 /// What a queue counts about itself.

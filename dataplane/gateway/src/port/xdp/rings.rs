@@ -130,6 +130,9 @@ impl Queues for KernelQueues {
     }
 
     fn fill(&mut self, waiting: &mut Vec<Slot>) -> usize {
+        if waiting.is_empty() && !self.fill.needs_wakeup() {
+            return 0;
+        }
         let free = self.fill.nb_free_exact() as usize;
         let count = waiting.len().min(free);
         self.staged.clear();

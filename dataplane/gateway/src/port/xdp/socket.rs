@@ -130,7 +130,8 @@ impl XdpPort {
 
 impl Drop for XdpPort {
     fn drop(&mut self) {
-        // Somebody holds a token, whose address must stay good: rather lose memory than that.
+        // Somebody holds a token, whose address must stay good: rather lose the memory, and the
+        // queue with it until the process ends.
         if !self.ledger().is_home() {
             self.queue.queues().leak_memory();
         }
@@ -182,7 +183,7 @@ impl Port for XdpPort {
 #[derive(Debug)]
 enum OpenError {
     At(Operation, io::Error),
-    NoZeroCopy(&'static str),
+    NoZeroCopy(String),
 }
 
 impl OpenError {
@@ -199,7 +200,7 @@ impl OpenError {
             }
             Self::NoZeroCopy(why) => PortError::ZeroCopy {
                 name: opening.interface.to_owned(),
-                why: (*why).to_owned(),
+                why: why.clone(),
             },
         }
     }
@@ -217,24 +218,27 @@ fn bind_with_fall_back(
         ZeroCopy::On => "on",
         ZeroCopy::Off => "off",
     };
-    let mut chosen = |got, why: &str| {
+    let mut chosen = |got, why: String| {
         choices.push(Choice {
             what: "zero_copy",
             asked,
             got,
-            why: why.to_owned(),
+            why,
         });
     };
     let why = match (opening.zero_copy, opening.attachment) {
-        (ZeroCopy::Off, _) => "as configured",
-        (_, AttachMode::Generic) => "generic mode copies",
+        (ZeroCopy::Off, _) => "as configured".to_owned(),
+        (_, AttachMode::Generic) => "generic mode copies".to_owned(),
         _ => match bind(opening, BindFlags::XDP_ZEROCOPY) {
             Ok(bound) => {
-                chosen("on", "the driver can");
+                chosen("on", "the driver can".to_owned());
                 return Ok(bound);
             }
             Err(error) if error.is_busy() => return Err(error),
-            Err(OpenError::At(Operation::Bind, _)) => "the driver has no zero copy",
+            // Drivers refuse in many words. What is wrong with the port itself shows again below.
+            Err(OpenError::At(Operation::Bind, error)) => {
+                format!("the driver has no zero copy: {error}")
+            }
             Err(error) => return Err(error),
         },
     };
