@@ -7,16 +7,20 @@ RECORD = struct.Struct("<LLLL")
 
 
 def read(path):
-    """All frames of a file of this machine's byte order."""
+    """All frames of a file, whatever its byte order and unit of time."""
     with open(path, "rb") as file:
         data = file.read()
-    if HEADER.unpack_from(data)[0] != 0xA1B2C3D4:
-        raise SystemExit(f"{path}: not a classic capture in microseconds")
+    order = "<" if data[0] in (0xD4, 0x4D) else ">"
+    magic = struct.unpack_from(order + "L", data)[0]
+    if magic not in (0xA1B2C3D4, 0xA1B23C4D):
+        raise SystemExit(f"{path}: not a classic capture")
+    scale = 1 if magic == 0xA1B2C3D4 else 1000
+    record = struct.Struct(order + "LLLL")
     at, frames = HEADER.size, []
     while at < len(data):
-        seconds, micros, length, _ = RECORD.unpack_from(data, at)
-        at += RECORD.size
-        frames.append((seconds, micros, data[at : at + length]))
+        seconds, fraction, length, _ = record.unpack_from(data, at)
+        at += record.size
+        frames.append((seconds, fraction // scale, data[at : at + length]))
         at += length
     return frames
 

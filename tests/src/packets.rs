@@ -325,30 +325,47 @@ pub fn write_as(path: &Path, frames: &[Frame], flavor: Flavor) -> Result<()> {
     fs::write(path, file).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads a capture: classic (least significant byte first, as on this machine) or pcapng.
+/// Reads a capture: classic in any flavour, or pcapng.
 ///
 /// # Errors
 /// When it is missing or damaged.
 pub fn read(path: &Path) -> Result<Vec<Frame>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let classic = |nanoseconds, big_endian| {
+        read_classic(
+            &bytes,
+            Flavor {
+                nanoseconds,
+                big_endian,
+            },
+        )
+    };
     let frames = match bytes.get(..4) {
         Some([0x0a, 0x0d, 0x0d, 0x0a]) => read_pcapng(&bytes),
-        Some([0xd4, 0xc3, 0xb2, 0xa1]) => read_classic(&bytes, 1000),
-        Some([0x4d, 0x3c, 0xb2, 0xa1]) => read_classic(&bytes, 1),
+        Some([0xd4, 0xc3, 0xb2, 0xa1]) => classic(false, false),
+        Some([0x4d, 0x3c, 0xb2, 0xa1]) => classic(true, false),
+        Some([0xa1, 0xb2, 0xc3, 0xd4]) => classic(false, true),
+        Some([0xa1, 0xb2, 0x3c, 0x4d]) => classic(true, true),
         _ => bail!("no capture file"),
     };
     frames.with_context(|| format!("damaged: {}", path.display()))
 }
 
-fn read_classic(bytes: &[u8], nanoseconds_per_unit: u32) -> Result<Vec<Frame>> {
+fn read_classic(bytes: &[u8], flavor: Flavor) -> Result<Vec<Frame>> {
     let word = |at: usize| -> Result<u32> {
         let field = bytes.get(at..at + 4).context("truncated")?;
-        Ok(u32::from_le_bytes([field[0], field[1], field[2], field[3]]))
+        let field = [field[0], field[1], field[2], field[3]];
+        Ok(if flavor.big_endian {
+            u32::from_be_bytes(field)
+        } else {
+            u32::from_le_bytes(field)
+        })
     };
     ensure!(word(20)? & 0xffff == 1, "the link type is not Ethernet");
+    let scale = if flavor.nanoseconds { 1 } else { 1000 };
     let (mut at, mut frames) = (24, Vec::new());
     while at < bytes.len() {
-        let time = Duration::new(word(at)?.into(), word(at + 4)? * nanoseconds_per_unit);
+        let time = Duration::new(word(at)?.into(), word(at + 4)? * scale);
         let length = usize::try_from(word(at + 8)?)?;
         let data = bytes.get(at + 16..at + 16 + length).context("truncated")?;
         frames.push(Frame {

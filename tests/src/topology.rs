@@ -215,6 +215,25 @@ impl Lab {
         self.directory.path()
     }
 
+    /// Lets both hosts send packets of at most `bytes` to each other from the start, instead of
+    /// finding out what fits.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn route_mtu(&self, bytes: u32) -> Result<()> {
+        for (host, side) in [(&self.host_a, &LEFT), (&self.host_b, &RIGHT)] {
+            host.ip(&format!(
+                "route replace default via {} mtu {bytes}",
+                side.lan[0]
+            ))?;
+            if host.ip("-6 route show default")?.contains("via") {
+                let route = format!("-6 route replace default via {} mtu {bytes}", side.lan[1]);
+                host.ip(&route)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves everything standing when this value is dropped; returns the folder, the namespaces
     /// and the gateways' process ids, for whoever clears it away later.
     pub fn keep(mut self) -> Value {

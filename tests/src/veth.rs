@@ -69,6 +69,17 @@ impl<'a> End<'a> {
         Ok(())
     }
 
+    /// Lets the interface leave TCP and UDP checksums of what it sends to hardware, or not. Off, no
+    /// segmentation offload works either.
+    ///
+    /// # Errors
+    /// When `ethtool` refuses.
+    pub fn checksum_offload(&self, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let mut command = self.namespace.command("ethtool");
+        shell::run(command.args(["-K", self.name, "tx", state])).map(drop)
+    }
+
     /// Switches IPv6 on the interface off or on: off, the kernel sends nothing of its own there.
     ///
     /// # Errors

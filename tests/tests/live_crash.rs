@@ -115,7 +115,7 @@ fn a_crash_under_load_leaks_nothing_and_repeats_nothing() {
             // A start takes over what the crash left: socket, guard, rules, TUN.
             lab.left.start().context("the start after the crash")?;
             stays_reachable(&lab).context("after the start")?;
-            lab.explain(lab.wait_connected(Family::V4))?;
+            lab.wait_connected(Family::V4)?;
             load.wait()?;
             let lines = session.lines()?;
             ensure!(lines > 100, "only {lines} lines were answered");
@@ -165,7 +165,7 @@ fn a_start_under_load_leaks_nothing_once_the_guard_stands() {
             let guarded = SystemTime::now().duration_since(UNIX_EPOCH)?;
             lab.left.wait_ready()?;
             lab.right.wait_ready()?;
-            lab.explain(lab.wait_connected(Family::V4))?;
+            lab.wait_connected(Family::V4)?;
             load.wait()?;
             let frames = capture.stop()?;
             let before = frames

@@ -52,8 +52,7 @@ fn a_flood_is_accounted_for_to_the_packet() {
         }
         drop(servers);
         ensure!(looks >= 10, "the accounts were read {looks} times only");
-        lab.explain(lab.wait_connected(Family::V4))
-            .context("after the flood")?;
+        lab.wait_connected(Family::V4).context("after the flood")?;
         for gateway in [&lab.left, &lab.right] {
             // What waits for a neighbour or another worker ends within a second.
             shell::wait_until("nothing to be held", Duration::from_secs(3), || {

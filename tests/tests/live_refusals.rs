@@ -133,7 +133,8 @@ fn an_occupied_hook() {
     live("an_occupied_hook", || {
         let lab = Lab::started(&Plan::default())?;
         // The same ports for a second gateway with files of its own.
-        let second = |config: &str| config.to_owned();
+        let own = "[dataplane]\nhost_port = \"\"";
+        let second = |config: &str| config.replacen("[dataplane]", own, 1);
         let output = refused(&lab.gate_a, second)?;
         let line = refusal(&output)?;
         ensure!(line.contains("wan0") || line.contains("lan0"), "{line}");

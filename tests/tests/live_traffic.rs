@@ -148,6 +148,7 @@ fn all_four_pairings_of_ip_versions() {
                 ..Plan::default()
             };
             let lab = Lab::connected(&plan)?;
+            lab.route_mtu(1400)?;
             for host in [&lab.host_a, &lab.host_b] {
                 End::new(host, "eth0").segmentation(false)?;
             }

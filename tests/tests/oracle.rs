@@ -77,16 +77,12 @@ fn captures_survive_a_round_trip() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("frames.pcap");
     let frames = pings(3).unwrap();
-    for nanoseconds in [false, true] {
-        packets::write_as(
-            &path,
-            &frames,
-            Flavor {
-                nanoseconds,
-                big_endian: false,
-            },
-        )
-        .unwrap();
+    for (nanoseconds, big_endian) in [(false, false), (true, false), (false, true), (true, true)] {
+        let flavor = Flavor {
+            nanoseconds,
+            big_endian,
+        };
+        packets::write_as(&path, &frames, flavor).unwrap();
         assert_eq!(packets::read(&path).unwrap(), frames);
     }
 }

@@ -12,6 +12,7 @@ use xipsec_tests::{peer, suite};
 
 /// The complete list of the interface document. Five of them need a thread, a ring or a disk and
 /// are not reached here: `no_reservation`, `tx_full`, `no_frame`, `handoff_full`, `host_full`.
+/// `unsupported` waits for transport mode, which this version's configuration refuses.
 const REASONS: &str = "malformed no_sa wrong_direction replay authentication bad_padding
     inner_unsupported sa_expired sequence_exhausted no_reservation selector_mismatch ecn
     plaintext_required_protection policy_discard no_policy hop_limit too_big no_route no_neighbor
@@ -104,7 +105,6 @@ fn clear_cases() -> Result<Vec<Case>> {
         ),
         Case::host(udp(a, "10.69.0.1", plain, 20)?, "sequence_exhausted"),
         Case::host(udp(a, "10.70.0.1", plain, 20)?, "sa_expired"),
-        Case::host(udp(a, "10.71.0.1", plain, 20)?, "unsupported"),
     ])
 }
 
@@ -221,21 +221,6 @@ fn config(sas: &[Sa; 2]) -> xipsec_tests::config::Config {
         [net, "10.70.0.0/16"],
         15,
         &protect("expired", &[]),
-    );
-    config.table(
-        "[[sa]]",
-        &[
-            "name = \"bump\"\ndirection = \"out\"\nprotocol = \"esp\"\nmode = \"transport\"".into(),
-            "spi = 0x1005\nsource = \"10.1.0.77\"\ndestination = \"10.71.0.77\"".into(),
-            "encryption = \"null\"\nintegrity = \"sha1_96\"".into(),
-            format!("integrity_key = \"{}\"", "5a".repeat(20)),
-        ],
-    );
-    config.policy(
-        ["bump", "out", "protect"],
-        [net, "10.71.0.0/16"],
-        16,
-        &protect("bump", &[]),
     );
     config
 }

@@ -46,7 +46,7 @@ impl Contender {
         self,
         lab: &mut Lab,
         binaries: &Binaries,
-        queues: u32,
+        offloads: bool,
         work: impl FnOnce(&Lab) -> Result<T>,
     ) -> Result<(T, Option<[Value; 2]>)> {
         match self {
@@ -55,11 +55,14 @@ impl Contender {
                 Ok((work(lab)?, None))
             }
             Self::BareXdp => {
-                let forwarders = Forwarders::start(lab, binaries, queues)?;
+                // It completes no checksums: the hosts do it, also where offloads are on.
+                checksum_offload(lab, false)?;
+                let forwarders = Forwarders::start(lab, binaries)?;
                 lab.wait_connected(Family::V4)
                     .with_context(|| forwarders.said(lab))?;
                 let result = work(lab)?;
                 forwarders.stop(lab)?;
+                checksum_offload(lab, offloads)?;
                 Ok((result, None))
             }
             Self::Xipsec => {
@@ -85,10 +88,12 @@ struct Forwarders {
 }
 
 impl Forwarders {
-    fn start(lab: &Lab, binaries: &Binaries, queues: u32) -> Result<Self> {
+    fn start(lab: &Lab, binaries: &Binaries) -> Result<Self> {
         fn mac(namespace: &Namespace, name: &str) -> Result<String> {
             End::new(namespace, name).mac()
         }
+        // Else a forwarder that failed would be measured as the kernel.
+        kernel_forwards(lab, false)?;
         let gate_lan = [mac(&lab.gate_a, "lan0")?, mac(&lab.gate_b, "lan0")?];
         for (host, side, mac) in [
             (&lab.host_a, &LEFT, &gate_lan[0]),
@@ -104,9 +109,7 @@ impl Forwarders {
             let mut command = gate.command(&binaries.forwarder);
             command.args(["--left", "lan0", "--left-mac", &mac(host, "eth0")?]);
             command.args(["--right", "wan0", "--right-mac", &mac(peer, "wan0")?]);
-            command
-                .args(["--queues", &queues.to_string()])
-                .stdin(Stdio::null());
+            command.stdin(Stdio::null());
             let child = command.stdout(log.try_clone()?).stderr(log).spawn();
             child.context("xdp-forward does not start")
         };
@@ -139,7 +142,7 @@ impl Forwarders {
         for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
             host.ip(&format!("neigh del {} dev eth0", side.lan[0]))?;
         }
-        Ok(())
+        kernel_forwards(lab, true)
     }
 }
 
@@ -150,4 +153,21 @@ impl Drop for Forwarders {
             child.wait().ok();
         }
     }
+}
+
+fn kernel_forwards(lab: &Lab, on: bool) -> Result<()> {
+    for gate in [&lab.gate_a, &lab.gate_b] {
+        gate.sysctl("net.ipv4.ip_forward", if on { "1" } else { "0" })?;
+    }
+    Ok(())
+}
+
+/// Checksum offload of both hosts, and with it the segmentation that it carries.
+pub(super) fn checksum_offload(lab: &Lab, on: bool) -> Result<()> {
+    for host in [&lab.host_a, &lab.host_b] {
+        let end = End::new(host, "eth0");
+        end.checksum_offload(on)?;
+        end.segmentation(on)?;
+    }
+    Ok(())
 }

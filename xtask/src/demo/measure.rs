@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use xipsec_tests::config::{LEFT, RIGHT};
+use xipsec_tests::config::RIGHT;
 use xipsec_tests::iperf;
 use xipsec_tests::topology::{Lab, Plan};
 use xipsec_tests::veth::End;
 
-use super::contender::{ALL, Contender};
+use super::contender::{ALL, Contender, checksum_offload};
 use super::{Binaries, Options, Progress};
 
 /// The hosts' route MTU, for every contender: with ESP around it a packet of this size still fits
@@ -67,12 +67,7 @@ pub(super) fn run(options: &Options, binaries: &Binaries, progress: &Progress) -
     let mut lab = Lab::with_binary(&plan, &binaries.xipsec)?;
     lab.left.init_state()?;
     lab.right.init_state()?;
-    for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
-        host.ip(&format!(
-            "route replace default via {} mtu {INNER_MTU}",
-            side.lan[0]
-        ))?;
-    }
+    lab.route_mtu(INNER_MTU)?;
     let server = iperf::Server::start(&lab.host_b)?;
     let mut results = Results::default();
     for offloads in [false, true] {
@@ -84,7 +79,7 @@ pub(super) fn run(options: &Options, binaries: &Binaries, progress: &Progress) -
                 progress.step(format!("round {round}, offloads {state}: {name}"));
                 let work = |lab: &Lab| samples(lab, contender, offloads, options.seconds);
                 let (samples, stats) = contender
-                    .with(&mut lab, binaries, options.queues, work)
+                    .with(&mut lab, binaries, offloads, work)
                     .with_context(|| format!("{name}, offloads {state}"))?;
                 results.samples.extend(samples);
                 for (all, one) in results.stats.iter_mut().zip(stats.into_iter().flatten()) {
@@ -120,9 +115,7 @@ fn samples(
 }
 
 fn segmentation(lab: &Lab, on: bool) -> Result<()> {
-    for host in [&lab.host_a, &lab.host_b] {
-        End::new(host, "eth0").segmentation(on)?;
-    }
+    checksum_offload(lab, on)?;
     for gate in [&lab.gate_a, &lab.gate_b] {
         End::new(gate, "lan0").segmentation(on)?;
         End::new(gate, "wan0").segmentation(on)?;

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Queues of every wire
     #[arg(long, default_value_t = 1)]
     queues: u32,
+    /// Build profile; `release` is what is shipped
+    #[arg(long, default_value = "release")]
+    profile: String,
 }
 
 /// The binaries of the demo, built as they are shipped.
@@ -73,8 +76,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let root = rustix::process::geteuid().is_root();
     ensure!(root, "the demo makes network namespaces: run it as root");
     signals::clean_up_when_interrupted()?;
-    eprintln!("demo: building xipsec as it is shipped (the first time takes minutes)");
-    let folder = binary::build("release", &["xipsec", "xipsec-bench"])?;
+    eprintln!(
+        "demo: building xipsec, profile {} (the first time takes minutes)",
+        options.profile
+    );
+    let folder = binary::build(&options.profile, &["xipsec", "xipsec-bench"])?;
     let binaries = Binaries {
         xipsec: folder.join("xipsec"),
         forwarder: folder.join("xdp-forward"),

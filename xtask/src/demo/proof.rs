@@ -8,6 +8,7 @@ use xipsec_tests::topology::{Lab, Plan};
 use xipsec_tests::veth::End;
 
 use super::Binaries;
+use super::measure::INNER_MTU;
 
 /// Enough of each kind to mean something, little enough for scapy to decrypt in seconds.
 const TRAFFIC: [&str; 3] = ["-n 1M", "-n 500K -R", "-u -b 20M -l 1200 -n 500K"];
@@ -24,6 +25,7 @@ pub(super) fn run(binaries: &Binaries) -> Result<Evidence> {
     for host in [&lab.host_a, &lab.host_b] {
         End::new(host, "eth0").segmentation(false)?;
     }
+    lab.route_mtu(INNER_MTU)?;
     lab.start()?;
     lab.wait_connected(Family::V4)?;
     let server = iperf::Server::start(&lab.host_b)?;

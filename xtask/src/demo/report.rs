@@ -54,6 +54,7 @@ fn table(options: &Options, results: &Results) {
         seconds,
         rounds,
         queues,
+        ..
     } = options;
     println!(
         "\nthroughput, median of {rounds} rounds in turns, {seconds} s each, {queues} queue(s),\n\
@@ -78,6 +79,9 @@ fn table(options: &Options, results: &Results) {
 }
 
 fn ratios(results: &Results) {
+    println!(
+        "  (the bare forwarder completes no checksums: the hosts do it for it, in every column)"
+    );
     println!("\nratios of xipsec to");
     for other in [Contender::BareXdp, Contender::Kernel] {
         print!("  {:<22}", other.name());

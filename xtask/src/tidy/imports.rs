@@ -156,7 +156,11 @@ fn stages_apart(sources: &[Source], folder: &Path, findings: &mut Vec<Finding>) 
         .iter()
         .filter(|source| is_stage(&source.path))
         .collect();
-    let names: Vec<String> = stages.iter().map(|source| stage(&source.path)).collect();
+    // What has no `run` is no stage but something that stages share.
+    let runs = stages
+        .iter()
+        .filter(|source| source.text.contains("fn run("));
+    let names: Vec<String> = runs.map(|source| stage(&source.path)).collect();
     for source in &stages {
         let own = stage(&source.path);
         for (line, text) in source.text.lines().take(source.tests_from()).enumerate() {
@@ -229,7 +233,14 @@ mod tests {
             format!("{folder}/accept.rs"),
             "use super::open;\n".to_owned(),
         );
-        let files = [(open.as_str(), ""), (&accept.0, accept.1.as_str())];
+        let shape = (format!("{folder}/shape.rs"), "pub(super) struct Shape;\n");
+        let verify = (format!("{folder}/verify.rs"), "use super::shape;\n");
+        let files = [
+            (open.as_str(), "pub(super) fn run() {}\n"),
+            (&accept.0, accept.1.as_str()),
+            (&shape.0, shape.1),
+            (&verify.0, verify.1),
+        ];
         assert_eq!(findings(&files), [format!("{folder}/accept.rs:1")]);
     }
 }
