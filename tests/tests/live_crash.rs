@@ -115,6 +115,11 @@ fn a_crash_under_load_leaks_nothing_and_repeats_nothing() {
             // A start takes over what the crash left: socket, guard, rules, TUN.
             lab.left.start().context("the start after the crash")?;
             stays_reachable(&lab).context("after the start")?;
+            // Of the peer's numbers about one second's worth counts as seen after a crash: the
+            // burst of the load's start, which a slow sender takes longer to get past.
+            lab.host_a
+                .run("ping -n -q -c 150 -i 0.02 -W 1 10.2.0.2")
+                .ok();
             lab.wait_connected(Family::V4)?;
             load.wait()?;
             let lines = session.lines()?;
