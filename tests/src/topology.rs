@@ -38,6 +38,8 @@ pub struct Plan {
     pub tapped: bool,
     /// Outlives the process that builds it.
     pub lasting: bool,
+    /// One core for each gateway's worker, so that the two do not share one; only with one queue.
+    pub core_each: bool,
     /// Further lines of `[dataplane]`.
     pub dataplane: Vec<String>,
     /// Further lines of every `[[sa]]`.
@@ -58,6 +60,7 @@ impl Default for Plan {
             rp_filter: 0,
             tapped: false,
             lasting: false,
+            core_each: false,
             dataplane: Vec::new(),
             sa: vec!["replay_window = 4096".to_owned()],
             tables: String::new(),
@@ -346,6 +349,11 @@ fn write_config(plan: &Plan, side: &Side, sas: &[Sa; 2], home: &Path) -> Result<
         ),
         text("state_dir", &state.to_string_lossy()),
     ];
+    if plan.core_each {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let own = if side.name == "left" { 0 } else { 1 % cores };
+        dataplane.push(format!("cores = [{own}]"));
+    }
     dataplane.extend_from_slice(&plan.dataplane);
     let mut config = Config::default();
     config.dataplane(&dataplane);

@@ -430,14 +430,14 @@ fn choices_say_what_came_of_what_was_asked() {
     let (_port, choices) = XdpPort::open(&opening).unwrap();
     assert_eq!(
         choices[0].to_string(),
-        "zero_copy: off (asked: auto; the driver has no zero copy: Operation not supported (os error \
-         95))"
+        "zero_copy: off (asked: auto; the driver has no zero copy: Operation not supported \
+         (os error 95))"
     );
     opening.zero_copy = ZeroCopy::On;
     drop(_port);
     assert_eq!(
         XdpPort::open(&opening).unwrap_err().to_string(),
-        "wan0: zero_copy = \"on\": the driver has no zero copy: Operation not supported (os error 95) \
-         (zero_copy = \"auto\")"
+        "wan0: zero_copy = \"on\": the driver has no zero copy: Operation not supported \
+         (os error 95) (zero_copy = \"auto\")"
     );
 }

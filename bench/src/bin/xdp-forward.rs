@@ -31,6 +31,9 @@ const SLEEP: Timespec = Timespec {
 #[derive(Parser)]
 #[command(about = "Forwards every frame between two interfaces over AF_XDP")]
 struct Arguments {
+    /// Core of the first queue's worker; the others follow
+    #[arg(long, default_value_t = 0)]
+    first_core: usize,
     /// One interface.
     #[arg(long)]
     left: String,
@@ -105,7 +108,10 @@ fn main() -> Result<()> {
         let workers: Vec<_> = pairs
             .into_iter()
             .enumerate()
-            .map(|(index, pair)| scope.spawn(move || worker(index, pair, stop)))
+            .map(|(index, pair)| {
+                let core = arguments.first_core + index;
+                scope.spawn(move || worker(core, pair, stop))
+            })
             .collect();
         let signal = wait_for_stop();
         stop.store(true, Ordering::Relaxed);
@@ -116,11 +122,11 @@ fn main() -> Result<()> {
 }
 
 fn worker(
-    index: usize,
+    core: usize,
     (mut left, mut right): (Direction, Direction),
     stop: &AtomicBool,
 ) -> (Direction, Direction) {
-    pin(index);
+    pin(core);
     let mut idle = 0;
     while !stop.load(Ordering::Relaxed) {
         let moved = forward(&mut left, &mut right) + forward(&mut right, &mut left);

@@ -104,17 +104,20 @@ impl Forwarders {
                 "neigh replace {address} lladdr {mac} nud permanent dev eth0"
             ))?;
         }
-        let spawn = |gate: &Namespace, host: &Namespace, peer: &Namespace, log: &str| {
+        let spawn = |gate: &Namespace, host: &Namespace, peer: &Namespace, core: &str| {
+            let log = format!("forward-{core}.log");
             let log = File::create(lab.directory().join(log))?;
             let mut command = gate.command(&binaries.forwarder);
             command.args(["--left", "lan0", "--left-mac", &mac(host, "eth0")?]);
             command.args(["--right", "wan0", "--right-mac", &mac(peer, "wan0")?]);
+            // As the gateways: one core each.
+            command.args(["--first-core", core]);
             command.stdin(Stdio::null());
             let child = command.stdout(log.try_clone()?).stderr(log).spawn();
             child.context("xdp-forward does not start")
         };
-        let left = spawn(&lab.gate_a, &lab.host_a, &lab.gate_b, "forward-a.log")?;
-        let right = spawn(&lab.gate_b, &lab.host_b, &lab.gate_a, "forward-b.log")?;
+        let left = spawn(&lab.gate_a, &lab.host_a, &lab.gate_b, "0")?;
+        let right = spawn(&lab.gate_b, &lab.host_b, &lab.gate_a, "1")?;
         Ok(Self {
             children: [left, right],
         })
@@ -124,8 +127,8 @@ impl Forwarders {
         let read = |name| std::fs::read_to_string(lab.directory().join(name)).unwrap_or_default();
         format!(
             "xdp-forward said: {}{}",
-            read("forward-a.log"),
-            read("forward-b.log")
+            read("forward-0.log"),
+            read("forward-1.log")
         )
     }
 

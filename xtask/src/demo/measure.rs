@@ -62,6 +62,7 @@ pub(super) fn steps(options: &Options) -> u64 {
 pub(super) fn run(options: &Options, binaries: &Binaries, progress: &Progress) -> Result<Results> {
     let plan = Plan {
         queues: options.queues,
+        core_each: true,
         ..Plan::default()
     };
     let mut lab = Lab::with_binary(&plan, &binaries.xipsec)?;
