@@ -126,6 +126,9 @@ impl Run {
 pub(crate) fn run() -> Result<()> {
     let mut run = Run::default();
     if run.part("setup", setup::run) {
+        // First, while this program is still the file that it was started from: the tests build it
+        // anew.
+        run.counted("XDP object", object);
         run.part("format", || cargo::run(&["fmt", "--all", "--check"]));
         run.part("tidy", tidy::run);
         let lints = [
@@ -152,7 +155,6 @@ pub(crate) fn run() -> Result<()> {
         if run.part("build", || cargo::run(&build)) {
             run.counted("tests", tests);
         }
-        run.counted("XDP object", object);
     }
     run.conclude()
 }

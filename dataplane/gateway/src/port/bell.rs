@@ -44,6 +44,12 @@ impl Bell {
         rustix::io::read(&self.event, &mut count).unwrap_or_default();
     }
 
+    /// By the sleeper, when something else than the bell woke it: no system call. A ring that
+    /// crosses this ends the next sleep early, which does no harm.
+    pub fn rise(&self) {
+        self.sleeping.store(false, Ordering::Relaxed);
+    }
+
     /// By anyone who has put something into a queue of the sleeper: no system call while it is
     /// awake.
     pub fn ring(&self) {

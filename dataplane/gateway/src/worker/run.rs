@@ -105,7 +105,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let bell = Arc::clone(self.desk.bell());
         bell.prepare_to_sleep();
         if self.desk.has_mail() || self.host.is_waiting() {
-            bell.awake();
+            bell.rise();
             return;
         }
         let busy = !self.pending.is_empty() || !self.shelf.is_empty();
@@ -123,9 +123,15 @@ impl<P: Port, H: Host> Worker<P, H> {
             tv_nsec: longest.subsec_nanos().into(),
         };
         // An interrupted or failed poll is a short sleep: the next round looks anyway.
-        let _ = poll(&mut descriptors, Some(&timeout));
-        drop(descriptors);
-        self.desk.bell().awake();
+        let woken = poll(&mut descriptors, Some(&timeout));
+        let rung = descriptors
+            .last()
+            .is_some_and(|own| own.revents().contains(PollFlags::IN));
+        if woken.is_err() || rung {
+            bell.awake();
+        } else {
+            bell.rise();
+        }
     }
 
     /// Ends everything that is under way: handed-over frames come home, waits are ended, what is
