@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    xipsec::daemon::secrecy::keep_out_of_core_dumps();
     let arguments = xipsec::cli::arguments::Arguments::parse();
     xipsec::cli::dispatch(arguments)
 }

@@ -1,6 +1,6 @@
 //! The server: at most 32 clients, each bounded in message size and in time.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,11 +53,19 @@ impl Socket {
                     "another gateway answers on it",
                 ));
             }
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::AlreadyExists,
+                    "a file is there that is no socket",
+                ));
+            }
             std::fs::remove_file(path)?;
         }
         // Bound under another name and moved into place, so that nobody connects before the mode
         // is right.
         let hidden = path.with_extension(format!("new.{}", std::process::id()));
+        // A crash may have left one under the same process number.
+        std::fs::remove_file(&hidden).unwrap_or_default();
         let listener = UnixListener::bind(&hidden)?;
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode))?;

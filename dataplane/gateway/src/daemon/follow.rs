@@ -11,7 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Version;
 use ipsec::sa::Sa;
 use ipsec::sa::association::Direction;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::{Config, Forwarding};
@@ -58,6 +58,27 @@ impl Kernelside {
             requests,
             host: host.map(HostPort::index),
         }
+    }
+}
+
+/// The signals that a gateway knows. Made first of all, so that none during the start is missed.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they wait here.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 }
 
@@ -131,14 +152,12 @@ impl<'c> Follower<'c> {
     /// When the kernel's notifications are lost for good.
     pub async fn follow(
         &mut self,
+        signals: &mut Signals,
         running: &Rc<Running>,
         socket: &Socket,
         host: Option<&HostPort>,
         print: Print,
     ) -> Result<(), Refusal> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Refusal::of)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Refusal::of)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(Refusal::of)?;
         let mut requests = ticks(REQUESTS);
         let mut refresh = ticks(REFRESH);
         let mut counts = ticks(GUARD_COUNTS);
@@ -146,14 +165,21 @@ impl<'c> Follower<'c> {
         tokio::pin!(serving);
         loop {
             tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => {
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => {
                     print("warning: reload is not built yet: the running configuration stays");
                 }
-                changes = self.mirror.changed() => {
-                    let changes = changes.map_err(Refusal::of)?;
-                    self.take(changes, running, host, print).await;
+                due = self.mirror.due() => {
+                    due.map_err(Refusal::of)?;
+                    // Here, where nothing cancels it: a dump that is cut off blocks the next one.
+                    match self.mirror.collect().await {
+                        Ok(changes) if changes.any() => {
+                            self.take(changes, running, host, print).await;
+                        }
+                        Ok(_) => {}
+                        Err(error) => print(&format!("warning: {error} (tried again)")),
+                    }
                 }
                 _ = requests.tick() => self.serve_requests(print).await,
                 _ = refresh.tick() => {

@@ -3,6 +3,8 @@
 
 pub mod refusal;
 
+pub mod secrecy;
+
 pub mod cores;
 
 pub mod ports;

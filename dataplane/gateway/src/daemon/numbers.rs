@@ -18,6 +18,9 @@ use crate::worker::requests::NumberRequests;
 /// How often inbound limits are reviewed.
 const REVIEW: Duration = Duration::from_secs(1);
 
+/// Outbound numbers below which a review asks by itself: half of the smallest block.
+const LEAST_REST: u64 = 2048;
+
 /// The reservations of all SAs.
 pub struct Numbers {
     /// Before `start`.
@@ -155,10 +158,23 @@ fn serve(
                 .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
                 .collect();
             grant(sas, keeper.review(&reached, now), print);
+            let short: Vec<_> = sas.iter().filter_map(|sa| running_short(sa)).collect();
+            grant(sas, keeper.extend(&short, now), print);
         }
         parker.park_timeout(REVIEW);
     }
     keeper
+}
+
+/// An SA that has asked, and whose request was lost or could not be granted then.
+fn running_short(sa: &Sa) -> Option<(SaSlot, u64)> {
+    let needed = sa.published.needed.load(Ordering::Relaxed);
+    let end = sa.published.reserved_end.load(Ordering::Relaxed);
+    let least = match sa.parameters.direction {
+        Direction::Out => LEAST_REST,
+        Direction::In => 1,
+    };
+    (end.saturating_sub(needed) < least).then_some((sa.slot, needed))
 }
 
 /// What is on disk now may be used.

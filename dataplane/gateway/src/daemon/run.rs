@@ -16,7 +16,7 @@ use ipsec::sa::Sa;
 use crate::assembly;
 use crate::config::{Config, Forwarding};
 use crate::daemon::answers::Running;
-use crate::daemon::follow::{Follower, Kernelside};
+use crate::daemon::follow::{Follower, Kernelside, Signals};
 use crate::daemon::numbers::Numbers;
 use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::start::{self, HostSide};
@@ -48,6 +48,8 @@ pub fn run(config: Config, print: Print) -> Result<(), Refusal> {
 }
 
 async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
+    let mut signals = Signals::new().map_err(Refusal::of)?;
+    let _only = start::be_the_only_one()?;
     let facts = ports::probe(&config.ports).map_err(Refusal::of)?;
     let cores = start::choose_cores(&config, &facts)?;
     let parameters = std::mem::take(&mut config.sas);
@@ -90,7 +92,8 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     ));
     let side = Kernelside::new(kernel, next_hops, host.as_ref());
     let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side);
-    let followed = follow(&mut follower, &running, &config, host.as_ref(), print).await;
+    let around = (&config, host.as_ref());
+    let followed = follow(&mut follower, &mut signals, &running, around, print).await;
     let stopped = stop(running, crew, host_side, numbers, &sas, print);
     let ended = followed.and(stopped);
     follower.end(ended.is_ok(), print).await;
@@ -124,14 +127,16 @@ fn share(
 /// there, and so the gateway ready, only in between.
 async fn follow(
     follower: &mut Follower<'_>,
+    signals: &mut Signals,
     running: &Rc<Running>,
-    config: &Config,
-    host: Option<&HostPort>,
+    (config, host): (&Config, Option<&HostPort>),
     print: Print,
 ) -> Result<(), Refusal> {
     follower.begin(running, host, print).await?;
     let socket = start::bind(config, print)?;
-    follower.follow(running, &socket, host, print).await
+    follower
+        .follow(signals, running, &socket, host, print)
+        .await
 }
 
 /// Takes everything down: no new packets, workers drained, states saved.

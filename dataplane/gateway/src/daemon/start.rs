@@ -278,3 +278,19 @@ fn group_number(name: &str) -> Option<u32> {
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
     })
 }
+
+/// Held while this process is the gateway of its network namespace.
+pub(super) struct OnlyOne {
+    _name: std::os::unix::net::UnixListener,
+}
+
+/// Guard, policy routes and XDP hooks belong to one gateway of a network namespace, and so does
+/// this abstract name: a second one is refused before it touches any of them.
+pub(super) fn be_the_only_one() -> Result<OnlyOne, Refusal> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = SocketAddr::from_abstract_name("xipsec").map_err(Refusal::of)?;
+    UnixListener::bind_addr(&name)
+        .map(|name| OnlyOne { _name: name })
+        .map_err(|_| Refusal::of("another gateway runs in this network namespace (stop it first)"))
+}

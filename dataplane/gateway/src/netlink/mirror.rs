@@ -61,7 +61,7 @@ impl Mirror {
     ///
     /// # Errors
     /// The kernel's.
-    pub async fn changed(&mut self) -> Result<Changes, NetlinkError> {
+    pub async fn due(&mut self) -> Result<(), NetlinkError> {
         loop {
             let notifications = match self.due {
                 None => self.subscription.receive().await?,
@@ -74,16 +74,35 @@ impl Mirror {
             let pending = self.tables.changes.any() || self.tables.stale != Stale::default();
             match self.due {
                 None if pending => self.due = Some(Instant::now() + GATHER),
-                Some(due) if due <= Instant::now() => {
-                    self.read_stale().await?;
-                    let again = self.tables.stale != Stale::default();
-                    self.due = again.then(|| Instant::now() + GATHER);
-                    let changes = std::mem::take(&mut self.tables.changes);
-                    if changes.any() {
-                        return Ok(changes);
-                    }
-                }
+                Some(due) if due <= Instant::now() => return Ok(()),
                 None | Some(_) => {}
+            }
+        }
+    }
+
+    /// What has changed, after [`Mirror::due`]. Must not be cancelled: a table that is read in half
+    /// stands in the way of the next reading. What could not be read is due again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn collect(&mut self) -> Result<Changes, NetlinkError> {
+        let read = self.read_stale().await;
+        let again = read.is_err() || self.tables.stale != Stale::default();
+        self.due = again.then(|| Instant::now() + GATHER);
+        read?;
+        Ok(std::mem::take(&mut self.tables.changes))
+    }
+
+    /// Both together, for those that wait for nothing else.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn changed(&mut self) -> Result<Changes, NetlinkError> {
+        loop {
+            self.due().await?;
+            let changes = self.collect().await?;
+            if changes.any() {
+                return Ok(changes);
             }
         }
     }

@@ -65,10 +65,16 @@ fn read_pcap(reader: impl Read) -> Result<Contents, String> {
         packets: Vec::new(),
         damage: None,
     };
-    while let Some(packet) = reader.next_packet() {
+    let unit = match reader.header().ts_resolution {
+        TsResolution::NanoSecond => 1,
+        TsResolution::MicroSecond => 1000,
+    };
+    // Raw: the library refuses captures with a snap length, which are ordinary.
+    while let Some(packet) = reader.next_raw_packet() {
         match packet {
             Ok(packet) => contents.packets.push(Captured {
-                timestamp: u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX),
+                timestamp: u64::from(packet.ts_sec) * 1_000_000_000
+                    + u64::from(packet.ts_frac) * unit,
                 frame: packet.data.into_owned(),
             }),
             Err(error) => {
@@ -165,6 +171,9 @@ fn unit(interface: &InterfaceDescriptionBlock<'_>) -> (u128, u128) {
 fn describe(error: &PcapError) -> String {
     match error {
         PcapError::IncompleteBuffer => "cut short".to_owned(),
+        PcapError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "cut short".to_owned()
+        }
         other => other.to_string(),
     }
 }

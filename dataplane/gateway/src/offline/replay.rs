@@ -28,7 +28,7 @@ pub const HOST: &str = "host";
 /// Frames that one packet may turn into: 64 KiB cut for the smallest MTU.
 const FRAMES: usize = 2048;
 
-/// Longest frame of a capture that is looked at, bytes.
+/// Room of a frame at least, bytes: the longest IP packet, and more where a capture has more.
 const FRAME_SIZE: usize = 66 * 1024;
 
 /// Which captures go where.
@@ -121,7 +121,8 @@ struct Outputs {
 pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
     let (packets, damage) = read_inputs(&config, plan)?;
     let mut outputs = Outputs::create(&config, plan)?;
-    let mut pipeline = Pipeline::new(config)?;
+    let longest = packets.iter().map(|(_, packet)| packet.frame.len()).max();
+    let mut pipeline = Pipeline::new(config, longest.unwrap_or(0).max(FRAME_SIZE))?;
     let first = packets.first().map_or(0, |(_, packet)| packet.timestamp);
     for (entry, packet) in &packets {
         pipeline.offer(*entry, packet, Time(packet.timestamp - first));
@@ -145,7 +146,13 @@ fn read_inputs(
     }
     for (name, path) in &plan.inputs {
         let entry = entry(config, name)?;
-        let contents = capture::read(path).map_err(|error| capture_error(path, error))?;
+        let contents = match capture::read(path) {
+            Ok(contents) => contents,
+            Err(why) => {
+                damage.push(capture_error(path, why));
+                continue;
+            }
+        };
         if let Some(what) = contents.damage {
             let number = contents.packets.len() + 1;
             let why = format!("packet {number}: {what}");
@@ -229,7 +236,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(mut config: Config) -> Result<Self, ReplayError> {
+    fn new(mut config: Config, frame_size: usize) -> Result<Self, ReplayError> {
         let parameters = std::mem::take(&mut config.sas);
         let starts: Vec<_> = parameters.iter().map(assembly::unreserved).collect();
         let sas = assembly::sas(parameters, &starts, Time(0))?;
@@ -271,7 +278,7 @@ impl Pipeline {
             number_requests: None,
         };
         let lanes = (0..).zip(&config.ports).map(|(index, port)| Lane {
-            port: MemoryPort::new(FRAMES, FRAME_SIZE),
+            port: MemoryPort::new(FRAMES, frame_size),
             index: PortIndex(index),
             complete_checksums: port.checksum == Checksum::Complete,
         });
@@ -294,7 +301,8 @@ impl Pipeline {
     fn offer(&mut self, entry: Entry, packet: &Captured, now: Time) {
         match entry {
             Entry::Port(port) => {
-                self.worker.lanes_mut()[port].port.inject(&packet.frame);
+                let taken = self.worker.lanes_mut()[port].port.inject(&packet.frame);
+                debug_assert!(taken, "the ports have room for the longest frame");
                 self.worker.serve(port, 1, &self.snapshot, now);
             }
             Entry::Host => {

@@ -276,7 +276,13 @@ impl Keeper {
             // In reverse, in case one key changed twice.
             for (key, record) in before.into_iter().rev() {
                 match record {
-                    Some(record) => self.contents.records.insert(key, record),
+                    Some(mut record) => {
+                        // The disk may hold either; the lower end promises less.
+                        if let Some(new) = self.contents.records.get(&key) {
+                            record.reserved_end = record.reserved_end.min(new.reserved_end);
+                        }
+                        self.contents.records.insert(key, record)
+                    }
                     None => self.contents.records.remove(&key),
                 };
             }

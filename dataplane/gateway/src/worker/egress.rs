@@ -57,6 +57,8 @@ pub(super) struct Transit {
     pub arrival: Arrival,
     /// How an ICMP error goes back.
     pub answer: Way,
+    /// The packet came out of an SA: errors about it come from the protected side.
+    pub opened: bool,
 }
 
 /// A hash of what stays the same within a flow.

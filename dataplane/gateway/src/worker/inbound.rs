@@ -9,6 +9,7 @@ use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
 use crate::counters::{Cell, PortCell};
+use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
@@ -50,6 +51,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.predicted.unwrap_or(snapshot.first_protected)
     }
 
+    fn port_after(&self, port: PortIndex) -> PortIndex {
+        let next = (port.index() + 1) % self.egress.len().max(1);
+        PortIndex(u16::try_from(next).unwrap_or(0))
+    }
+
     fn open(
         &mut self,
         sources: &[Source<'_>],
@@ -69,7 +75,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
             match self.allocate(place, item.source.len()) {
                 Ok(fresh) => *buffer = Some(fresh),
-                Err(reason) => item.verdict = Verdict::Drop(reason),
+                Err(reason) => {
+                    item.verdict = Verdict::Drop(reason);
+                    // A port that is stuck must not hold up what goes to others: the next burst
+                    // tries another one.
+                    self.predicted = Some(self.port_after(place));
+                }
             }
         }
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
@@ -123,6 +134,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let transit = Transit {
                     arrival: source.arrival,
                     answer: Way::Policy,
+                    opened: false,
                 };
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
@@ -163,12 +175,21 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         let next = egress::path(snapshot, inner.version, inner.destination, flow_hash(inner));
+        let unprotected =
+            |path: egress::Path| snapshot.ports[path.next.port.index()].side == Side::Unprotected;
+        if next.is_some_and(unprotected) {
+            // It would cross the boundary again: the outbound policy decides.
+            //= T51 (RFC 4301 section 5.1)
+            self.send_on(inner, source, (buffer, place), snapshot, now);
+            return;
+        }
         if let Some(path) = next {
             self.predicted = Some(path.next.port);
         }
         let transit = Transit {
             arrival: source.arrival,
             answer: Way::Policy,
+            opened: true,
         };
         self.forward(
             snapshot,
@@ -177,6 +198,31 @@ impl<P: Port, H: Host> Worker<P, H> {
             transit,
             now,
         );
+    }
+
+    /// An opened packet that goes on to another peer: through the outbound policy.
+    fn send_on(
+        &mut self,
+        inner: &Packet,
+        source: &Source<'_>,
+        (mut buffer, place): (P::Transmit, PortIndex),
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let header = source.ethernet(inner.version);
+        let frame = &mut buffer.room()[..ETHERNET + usize::from(inner.length)];
+        frame[..ETHERNET].copy_from_slice(&header);
+        let mut again = Source {
+            frame,
+            packet: *inner,
+            arrival: source.arrival,
+        };
+        let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
+        if let Some(Kept::For(_)) = ends.first() {
+            // Its plaintext lies in a frame of ours, which cannot be handed over.
+            self.tally.drop(DropReason::HandoffFull);
+        }
+        self.discard(place, buffer);
     }
 
     /// A frame for the machine, as received.
@@ -188,6 +234,9 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     pub(super) fn count_to_host(&mut self, arrival: Arrival) {
+        if arrival == Arrival::Own {
+            self.tally.add(Cell::Created, 1);
+        }
         self.tally.add(Cell::ToHost, 1);
         if let Arrival::Port(port, _) = arrival {
             self.tally.port(port.index(), PortCell::ToHostPackets, 1);

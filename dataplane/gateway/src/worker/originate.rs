@@ -40,26 +40,25 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) {
         let port = match transit.arrival {
             Arrival::Own => return,
-            Arrival::Port(port, _) if transit.answer == Way::Route => port,
+            Arrival::Port(port, _) if !transit.opened => port,
             _ => toward.unwrap_or(snapshot.first_protected),
         };
         let Some(from) = snapshot.ports[port.index()].address(packet.version) else {
             return;
         };
-        if !self.errors.allow(now) {
-            return;
-        }
-        self.outbox.post(
-            transit.answer,
-            ether_type_of(packet.version),
-            |out| match complaint {
-                Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
-                Complaint::TooBig(mtu) => {
-                    let mtu = mtu.max(least_mtu(packet.version));
-                    icmp_error::too_big(ip, packet, from, mtu, out)
-                }
-            },
-        );
+        let errors = &mut self.errors;
+        self.outbox
+            .post(transit.answer, ether_type_of(packet.version), |out| {
+                let length = match complaint {
+                    Complaint::TimeExceeded => icmp_error::time_exceeded(ip, packet, from, out),
+                    Complaint::TooBig(mtu) => {
+                        let mtu = mtu.max(least_mtu(packet.version));
+                        icmp_error::too_big(ip, packet, from, mtu, out)
+                    }
+                }?;
+                // Last: what may not be answered does not use up the rate.
+                errors.allow(now).then_some(length)
+            });
     }
 
     /// Sends what waits in the outbox. What cannot be sent was never created.
@@ -92,6 +91,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let transit = Transit {
                     arrival: Arrival::Own,
                     answer: Way::Route,
+                    opened: false,
                 };
                 self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
             }

@@ -150,6 +150,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let transit = Transit {
             arrival,
             answer: answer(arrival),
+            opened: matches!(arrival, Arrival::Port(_, Side::Unprotected)),
         };
         match fate.verdict {
             Verdict::Drop(reason) => {

@@ -67,10 +67,11 @@ pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> 
     let mut idle_since: Option<Instant> = None;
     loop {
         let now = shared.now();
-        let snapshot = Arc::clone(cache.load());
-        let work = worker.round(shared.batch.min(BATCH), &snapshot, now);
-        let again = worker.end_round(&snapshot, now);
+        let snapshot: &Snapshot = cache.load();
+        let work = worker.round(shared.batch.min(BATCH), snapshot, now);
+        let again = worker.end_round(snapshot, now);
         if shared.stop.load(Ordering::Acquire) {
+            worker.empty_rings(shared, snapshot);
             break;
         }
         if work > 0 || again {
@@ -98,6 +99,20 @@ impl<P: Port, H: Host> Worker<P, H> {
             work += self.serve(lane, limit, snapshot, now);
         }
         work + self.serve_host_queue(limit, snapshot, now)
+    }
+
+    /// Takes in what still waits in the receive rings: the program is off the interface, so that
+    /// there is an end to it.
+    fn empty_rings(&mut self, shared: &Shared, snapshot: &Snapshot) {
+        /// Rounds of a batch each: twice the largest ring's worth.
+        const ROUNDS: usize = 256;
+        for _ in 0..ROUNDS {
+            let now = shared.now();
+            if self.round(BATCH, snapshot, now) == 0 {
+                return;
+            }
+            self.end_round(snapshot, now);
+        }
     }
 
     /// Sleeps until a frame arrives, somebody rings, or something is due.

@@ -59,8 +59,8 @@ impl Counter {
 /// for a reservation asks once, and a request whose write failed does not stay the last one.
 const REPEAT: u64 = 1024;
 
-/// Says when the next block of reserved numbers is wanted: once when half of the present one is
-/// used, and once when a number beyond it is needed.
+/// Says when the next block of reserved numbers is wanted: when half of the present one is used,
+/// again at half of each rest, and when a number beyond it is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfMark {
     /// The block's end as last seen.
@@ -82,7 +82,9 @@ impl HalfMark {
         }
         let due = needed >= self.mark;
         if due && needed <= reserved_end {
-            self.mark = reserved_end + 1;
+            // Not once only: a request may be lost, or found too early.
+            let rest = reserved_end - needed;
+            self.mark = needed + if rest == 0 { 1 } else { rest.div_ceil(2) };
         } else if due {
             self.mark = needed.saturating_add(REPEAT);
         }
@@ -132,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_asked_for_once_at_its_half() {
+    fn a_block_is_asked_for_at_its_half_and_again_at_half_of_each_rest() {
         let mut half = HalfMark::default();
         let asked: Vec<u64> = (0..=100).filter(|last| half.is_due(*last, 100)).collect();
-        assert_eq!(asked, [50]);
+        assert_eq!(asked, [50, 75, 88, 94, 97, 99, 100]);
         let asked: Vec<u64> = (60..=200).filter(|last| half.is_due(*last, 200)).collect();
-        assert_eq!(asked, [130]);
+        assert_eq!(asked, [130, 165, 183, 192, 196, 198, 199, 200]);
         assert!((0..100).all(|last| !half.is_due(last, u64::MAX)));
     }
 
@@ -146,8 +148,8 @@ mod tests {
         let mut half = HalfMark::default();
         assert!(!half.is_due(60, 100));
         assert!(half.is_due(80, 100));
-        assert!(!half.is_due(100, 100));
-        // Waited for, though the half was asked for already.
+        assert!(half.is_due(100, 100));
+        // Waited for, though the rest was asked for already.
         assert!(half.is_due(101, 100));
         let asked: Vec<u64> = (102..3000).filter(|it| half.is_due(*it, 100)).collect();
         assert_eq!(asked, [1125, 2149]);
