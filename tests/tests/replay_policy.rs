@@ -257,3 +257,53 @@ fn the_machines_own_packets_are_sealed_without_losing_a_hop() {
         },
     );
 }
+
+/// What came out of one SA and is routed back to the unprotected side crosses the boundary once
+/// more: it leaves sealed, or not at all.
+#[test]
+fn opened_packets_leave_the_unprotected_side_by_the_outbound_policy_alone() {
+    const BEYOND: &str = "172.30.0.0/16";
+    const NAME: &str = "opened_packets_leave_the_unprotected_side_by_the_outbound_policy_alone";
+    with_scapy(NAME, || {
+        let sas = replay::sas(Family::V4, suite::NULL_SHA1);
+        let nets = [BEYOND, RIGHT.net[0]];
+        for (action, reason) in [
+            ("none", Some("no_policy")),
+            ("discard", Some("policy_discard")),
+            ("protect", None),
+        ] {
+            let mut config = replay::network(&[]);
+            config.sa(&sas[0], "out").sa(&sas[1], "in");
+            config.protect("in", "in", nets, &sas[1].name);
+            config.route(BEYOND, "wan0", RIGHT.wan[0]);
+            // The same traffic seen by the outbound policy: what is local there came in here.
+            let back = [RIGHT.net[0], BEYOND];
+            match action {
+                "protect" => {
+                    config.protect("out", "out", back, &sas[0].name);
+                }
+                "discard" => {
+                    config.policy(["out", "out", "discard"], back, 10, &[]);
+                }
+                _ => {}
+            }
+            let mut replay = Replay::new(&config)?;
+            let secret = packet(UDP, B, "172.30.0.7", [9, 9])?;
+            let plain = [replay::from_peer(1, &secret)];
+            let sealed = peer::seal(&sas[1], 1, &plain, replay.directory())?;
+            let result = replay.input("wan0", sealed).run()?;
+            match reason {
+                Some(reason) => {
+                    ensure!(result.dropped(reason) == 1, "{action}: {}", result.json);
+                    ensure!(result.wan.is_empty(), "{action}: something left");
+                }
+                None => {
+                    let opened = peer::open(&sas[..1], &replay.file("out-wan0.pcap"))?;
+                    ensure!(result.wan.len() == 1, "{action}: {}", result.json);
+                    ensure!(opened.inner.len() == 1, "{action}: not sealed");
+                }
+            }
+        }
+        Ok(())
+    });
+}

