@@ -188,7 +188,7 @@ impl Fixture {
     pub fn new(suite: SuiteName, end: End) -> Self {
         let mut config = config(suite, end);
         let parameters = std::mem::take(&mut config.sas);
-        let starts: Vec<_> = parameters.iter().map(assembly::unreserved).collect();
+        let starts = xipsec::state::unreserved(&parameters);
         let sas = assembly::sas(parameters, &starts, Time(0)).expect("the bench's own keys");
         let own = config.ports.iter().flat_map(|port| &port.addresses);
         let local = own.map(|address| address.address);

@@ -34,17 +34,6 @@ pub enum AssemblyError {
     Tables(String),
 }
 
-/// Where an SA starts without records: at what the file says, with nothing to reserve.
-#[must_use]
-pub fn unreserved(parameters: &SaParameters) -> Reservation {
-    Reservation {
-        sequence: parameters.sequence,
-        reserved_end: u64::MAX,
-        iv_mask: 0,
-        window: Vec::new(),
-    }
-}
-
 /// Builds the SAs, in file order: an SA's slot is its place in the file.
 ///
 /// # Errors

@@ -32,8 +32,6 @@ pub enum Cell {
     /// 2⁶⁴: a worker that ends a packet which another handed over goes below zero, their sum does
     /// not.
     Held,
-    /// Kicks of the kernel.
-    Kicks,
     /// Batches that were not empty.
     Batches,
 }

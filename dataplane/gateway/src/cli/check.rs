@@ -20,6 +20,28 @@ pub fn run(file: &Path) -> ExitCode {
     }
 }
 
+/// A file for a command that works with packets: its warnings are printed, and what this version
+/// has not built is refused.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn accept(file: &Path, purpose: Purpose) -> Result<Config, ExitCode> {
+    let refuse = |errors: Vec<config::ConfigError>| {
+        errors.iter().for_each(complain);
+        ExitCode::from(FAILED)
+    };
+    let config = config::load(file, purpose).map_err(refuse)?;
+    for warning in &config.warnings {
+        complain(&format_args!("warning: {warning}"));
+    }
+    let refused = config::not_built(&config);
+    if refused.is_empty() {
+        Ok(config)
+    } else {
+        Err(refuse(refused))
+    }
+}
+
 /// A file for a command that only looks something up in it.
 ///
 /// # Errors

@@ -3,28 +3,17 @@
 use std::process::ExitCode;
 
 use crate::cli::arguments::Replay;
-use crate::cli::{FAILED, USAGE, complain, say, show};
-use crate::config::{self, Purpose};
+use crate::cli::{FAILED, USAGE, check, complain, say, show};
+use crate::config::Purpose;
 use crate::offline::replay::{self, Plan, ReplayError};
 
 /// Runs captures through the pipeline and prints the counters.
 #[must_use]
 pub fn run(arguments: &Replay) -> ExitCode {
-    let config = match config::load(&arguments.config, Purpose::Replay) {
+    let config = match check::accept(&arguments.config, Purpose::Replay) {
         Ok(config) => config,
-        Err(errors) => {
-            errors.iter().for_each(complain);
-            return ExitCode::from(FAILED);
-        }
+        Err(code) => return code,
     };
-    for warning in &config.warnings {
-        complain(&format_args!("warning: {warning}"));
-    }
-    let refused = config::not_built(&config);
-    if !refused.is_empty() {
-        refused.iter().for_each(complain);
-        return ExitCode::from(FAILED);
-    }
     if !arguments.reuse_keys
         && let Err(why) = crate::cli::state::refuse_recorded_keys(&config)
     {

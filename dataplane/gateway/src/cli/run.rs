@@ -3,28 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::{FAILED, complain};
-use crate::config::{self, Purpose};
+use crate::cli::{FAILED, check, complain};
+use crate::config::Purpose;
 use crate::daemon;
 
 /// Runs the gateway until SIGTERM or SIGINT.
 #[must_use]
 pub fn run(file: &Path) -> ExitCode {
-    let config = match config::load(file, Purpose::Run) {
+    let config = match check::accept(file, Purpose::Run) {
         Ok(config) => config,
-        Err(errors) => {
-            errors.iter().for_each(complain);
-            return ExitCode::from(FAILED);
-        }
+        Err(code) => return code,
     };
-    for warning in &config.warnings {
-        complain(&format_args!("warning: {warning}"));
-    }
-    let refused = config::not_built(&config);
-    if !refused.is_empty() {
-        refused.iter().for_each(complain);
-        return ExitCode::from(FAILED);
-    }
     match daemon::run::run(config, |line| complain(&line)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => {

@@ -18,6 +18,7 @@ use crate::port::memory::MemoryPort;
 use crate::port::settings::{Checksum, Side};
 use crate::route::PortIndex;
 use crate::snapshot::{PortFacts, Snapshot};
+use crate::state;
 use crate::worker::handoff::Exchange;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::{Lane, Worker, WorkerSettings};
@@ -238,7 +239,7 @@ struct Pipeline {
 impl Pipeline {
     fn new(mut config: Config, frame_size: usize) -> Result<Self, ReplayError> {
         let parameters = std::mem::take(&mut config.sas);
-        let starts: Vec<_> = parameters.iter().map(assembly::unreserved).collect();
+        let starts = state::unreserved(&parameters);
         let sas = assembly::sas(parameters, &starts, Time(0))?;
         let local = config
             .ports
