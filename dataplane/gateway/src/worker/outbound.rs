@@ -25,6 +25,8 @@ use crate::worker::process::{Ends, Kept, Worker};
 struct Fate {
     verdict: Verdict,
     sa: Option<SaSlot>,
+    /// The first SA of a bundle.
+    inner_sa: Option<SaSlot>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
@@ -104,6 +106,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             .map(|(item, way)| Fate {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
+                inner_sa: item.inner_sa.map(|sa| sa.slot),
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
@@ -282,10 +285,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let sa = whole.sa.and_then(|slot| snapshot.tables.sad.by_slot(slot));
+        let sa = |slot: Option<SaSlot>| snapshot.tables.sad.by_slot(slot?).map(|sa| &**sa);
         let mut items = items(pieces);
         for item in &mut items {
-            item.sa = sa.map(|sa| &**sa);
+            item.inner_sa = sa(whole.inner_sa);
+            item.sa = sa(whole.sa);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
@@ -327,9 +331,9 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
 
 /// The longest that the sealed packet may be, bytes.
 fn room_of(item: &Item<'_>) -> usize {
-    let padded = item
-        .sa
-        .map_or(0, |sa| usize::from(sa.parameters.tfc_pad_to));
+    let both = [item.inner_sa, item.sa];
+    let padded = both.iter().flatten().map(|sa| sa.parameters.tfc_pad_to);
+    let padded = usize::from(padded.max().unwrap_or(0));
     let longest = item.source.len().max(padded) + OVERHEAD;
     if item.fragment_outer {
         longest

@@ -147,6 +147,7 @@ pub(crate) struct Gateway {
     pub(crate) counts: Vec<Count>,
     pub(crate) wanted: ArrayVec<SaSlot, BATCH>,
     pub(crate) now: Time,
+    between: Vec<u8>,
     ivs: RandomIvs,
 }
 
@@ -177,6 +178,7 @@ impl Gateway {
             memory: Memory::new(16, SECOND),
             wanted: ArrayVec::new(),
             now: Time(1),
+            between: vec![0; outbound::BUNDLE_ROOM],
             ivs: RandomIvs::seeded(&[7; 32], 0),
         }
     }
@@ -213,6 +215,7 @@ impl Gateway {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
+            bundle: &mut self.between,
             worker: 0,
             now: self.now,
         };
@@ -259,6 +262,7 @@ impl Gateway {
             memory: &mut self.memory,
             policies: &mut self.counts,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now: self.now,
         };
         inbound::admit(&mut items, &mut context);
