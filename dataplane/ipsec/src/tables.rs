@@ -42,7 +42,7 @@ pub struct Count {
 
 impl Count {
     /// Counts a packet of `length` bytes for `policy`.
-    pub(crate) fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
+    pub fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
         if let Some(PolicyIndex(index)) = policy
             && let Some(count) = counts.get_mut(index as usize)
         {

@@ -15,7 +15,7 @@ use crate::netlink::View;
 use crate::port::settings::Side;
 use crate::port::xdp::steer::{self, SteeringPolicy, SteeringTables};
 use crate::route::{Fib, Neighbors, PortIndex};
-use crate::snapshot::{PortFacts, Snapshot};
+use crate::snapshot::{PortFacts, Snapshot, broadcasts};
 
 /// UDP port of ESP behind NAT, taken at every endpoint (RFC 3948 §2.1).
 const NAT_TRAVERSAL: u16 = 4500;
@@ -32,11 +32,21 @@ pub fn facts(config: &Config, view: &View, before: &[PortFacts]) -> Vec<PortFact
                 let interface = u16::try_from(link.mtu).unwrap_or(u16::MAX);
                 facts.mtu = port.mtu.map_or(interface, |mtu| mtu.min(interface));
                 facts.addresses = link.addresses.iter().map(|own| own.address).collect();
+                facts.broadcasts = broadcasts(
+                    link.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                );
             }
             if !port.addresses.is_empty()
                 && config.dataplane.forwarding == config::Forwarding::Static
             {
                 facts.addresses = port.addresses.iter().map(|own| own.address).collect();
+                facts.broadcasts = broadcasts(
+                    port.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                );
             }
             facts
         })

@@ -22,7 +22,7 @@ use crate::netlink::guard::{Guard, GuardParameters, PortSide};
 use crate::port::host::{HostCounters, HostLink, HostPort};
 use crate::port::xdp::probe::Facts;
 use crate::route::PortIndex;
-use crate::snapshot::PortFacts;
+use crate::snapshot::{PortFacts, broadcasts};
 use crate::worker::run::Shared;
 
 pub(super) fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal> {
@@ -91,6 +91,11 @@ pub(super) fn port_facts(config: &Config, facts: &[Facts]) -> Vec<PortFacts> {
                 mac: facts.mac,
                 mtu: port.mtu.map_or(interface, |mtu| mtu.min(interface)),
                 addresses: port.addresses.iter().map(|own| own.address).collect(),
+                broadcasts: broadcasts(
+                    port.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                ),
             }
         })
         .collect()
