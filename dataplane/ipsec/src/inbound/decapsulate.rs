@@ -87,6 +87,7 @@ fn tunnelled(content: &mut [u8], next_header: u8, outer: u8) -> Result<Packet, D
         protocol::IPV4 => Version::V4,
         protocol::IPV6 => Version::V6,
         //= T36 (RFC 4301 section 5.2)
+        //= exception T69: IP-TFS (AGGFRAG, protocol 144) is not built, its packets are counted here
         _ => return Err(DropReason::InnerUnsupported),
     };
     //= T12 (RFC 4303 section 3.4.4.1 step 5): the inner length cuts what hides it

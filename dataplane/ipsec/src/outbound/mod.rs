@@ -68,6 +68,8 @@ pub struct Item<'a> {
     pub packet: Packet,
     /// The machine's own packet: its hop limit is left alone (T115).
     pub from_host: bool,
+    /// An ICMP error of our own: the caller counts its policy, and only if it leaves.
+    pub own: bool,
     /// The first SA of a bundle, once chosen: it protects the packet, and `sa` the result.
     pub inner_sa: Option<&'a Sa>,
     /// The SA, once chosen; of a bundle the last, whose header goes in front.
@@ -103,6 +105,7 @@ impl<'a> Item<'a> {
             source,
             packet,
             from_host,
+            own: false,
             inner_sa: None,
             sa: None,
             mtu: 0,

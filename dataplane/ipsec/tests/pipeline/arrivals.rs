@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ipsec::inbound::Consumed;
 use ipsec::policy::Action;
-use ipsec::sa::association::{Direction, Mode, Protocol, UdpEncapsulation};
+use ipsec::sa::association::{Direction, Protocol, UdpEncapsulation};
 use ipsec::verdict::DropReason;
 
 use crate::gateway::{A, A6, B, B6, Gateway, In, crafted, pair, policy, sa};
@@ -150,7 +150,7 @@ fn what_lies_beyond_the_reservation_is_held_and_moves_nothing() {
     let (mut a, mut b) = pair(|_| {});
     let sealed: Vec<_> = (0..9).map(|_| a.seal(&v4(60).bytes())).collect();
     b.sa("1001-In").published.reserved_end.store(5, Relaxed);
-    assert_eq!(b.verdict(&sealed[7]), In::Held);
+    assert_eq!(b.verdict(&sealed[7]), In::Held(5));
     assert_eq!(b.verdict(&sealed[4]), In::Opened);
     assert_eq!(b.wanted.as_slice().len(), 1);
     assert_eq!(b.sa("1001-In").published.packets.load(Relaxed), 1);

@@ -9,6 +9,7 @@ mod transport;
 
 mod packets;
 
+mod peers;
 mod round_trip;
 
 mod arrivals;
