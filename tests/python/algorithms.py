@@ -4,6 +4,7 @@ any bytes, and AES-GMAC."""
 import hashlib
 import hmac
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.cmac import CMAC
@@ -58,3 +59,15 @@ def mac(name, key, data):
 def gmac(key, vector, data):
     """AES-GMAC (RFC 4543): the salt stands at the key's end."""
     return AESGCM(key[:-4]).encrypt(key[-4:] + vector, b"", data)
+
+
+def short_gcm_open(key, vector, data, sealed, size):
+    """The text of AES-GCM with an ICV of less than 16 bytes, which scapy's library refuses; None if
+    it is not authentic."""
+    mode = modes.GCM(key[-4:] + vector, sealed[-size:], size)
+    decryptor = Cipher(algorithms.AES(key[:-4]), mode).decryptor()
+    decryptor.authenticate_additional_data(data)
+    try:
+        return decryptor.update(sealed[:-size]) + decryptor.finalize()
+    except InvalidTag:
+        return None

@@ -38,6 +38,7 @@ class Sa:
         self.ah = facts["protocol"] == "ah"
         self.tunnel = facts["mode"] == "tunnel"
         self.gmac = "gmac" in facts["encryption"] or "gmac" in facts["integrity"]
+        self.short_gcm = "gcm8" in facts["encryption"] or "gcm12" in facts["encryption"]
         six = ":" in facts["source"]
         self.header = (IPv6 if six else IP)(src=facts["source"], dst=facts["destination"])
         self.cipher_key = bytes.fromhex(facts["cipher_key"])
@@ -96,6 +97,12 @@ class Sa:
                 return None
         if self.gmac:
             payload = payload[:8] + payload[16:]
+        if self.short_gcm:
+            data = payload[:4] + self.high(number) + payload[4:8]
+            text = algorithms.short_gcm_open(
+                self.cipher_key, payload[8:16], data, payload[16:], size
+            )
+            return text and (text[-1], text[: len(text) - 2 - text[-2]])
         try:
             plain = algorithm.decrypt(
                 self.scapy, ESP(payload), self.scapy.crypt_key, size,
@@ -220,6 +227,8 @@ class Sa:
         ))
         if self.gmac or not algorithm.is_aead:
             sealed += self.esp_icv(sealed, number)
+        if self.short_gcm:
+            sealed = sealed[: self.facts["icv_bytes"] - 16]
         return sealed
 
 
