@@ -5,6 +5,8 @@
 
 mod damage;
 
+mod hmac_answers;
+
 mod reference;
 
 mod suites;
