@@ -283,7 +283,7 @@ mod tests {
         let mut without = v6(&[(HOP, 8), (OPTIONS, 16)]);
         assert_eq!(take_out_fragment_header(&mut ip, 72), 8);
         // The payload length is refit's, and the last 8 bytes in front of the rest are free.
-        without[4..6].copy_from_slice(&ip[4..6].to_owned());
+        without[4..6].copy_from_slice(&ip[4..6]);
         assert_eq!(ip[..64], without[..64]);
         assert_eq!(take_out_fragment_header(&mut ip, 64), 0);
         assert_eq!(take_out_fragment_header(&mut v6(&[]), 40), 0);
