@@ -11,5 +11,7 @@ pub mod icmp_error;
 
 pub mod rate_limit;
 
+pub mod tcp_mss;
+
 #[cfg(test)]
 mod tests;
