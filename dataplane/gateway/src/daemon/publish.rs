@@ -1,5 +1,6 @@
 //! Builds each generation of what workers, XDP programs, guard and policy routes go by.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -138,16 +139,11 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
             continue;
         }
         tables.endpoints.insert(parameters.destination, false);
-        if let Some(udp) = parameters.udp_encapsulation {
-            tables
-                .encapsulation
-                .insert((parameters.destination, udp.destination_port));
-            tables
-                .encapsulation
-                .insert((parameters.destination, NAT_TRAVERSAL));
+        if parameters.udp_encapsulation.is_some() {
             tables.peers.insert(parameters.source);
         }
     }
+    tables.encapsulation = encapsulation(sas);
     tables.put_policies(
         ordered(&config.policies)
             .into_iter()
@@ -159,6 +155,19 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
             }),
     );
     tables
+}
+
+/// The addresses and UDP ports at which encapsulated ESP is taken.
+#[must_use]
+pub fn encapsulation(sas: &[Arc<Sa>]) -> BTreeSet<(IpAddr, u16)> {
+    let inbound = sas
+        .iter()
+        .filter(|sa| sa.parameters.direction == Direction::In);
+    let ports = inbound.filter_map(|sa| {
+        let udp = sa.parameters.udp_encapsulation?;
+        Some([udp.destination_port, NAT_TRAVERSAL].map(|port| (sa.parameters.destination, port)))
+    });
+    ports.flatten().collect()
 }
 
 /// Policies in the order of the SPD.

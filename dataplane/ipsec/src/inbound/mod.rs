@@ -157,6 +157,8 @@ pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     precheck::run(batch, context);
 }
 
+//= exception T84: opened packets lie where the egress frame wants them, behind 14 bytes of
+//= Ethernet; they leave by DMA or copy, and no code of ours reads them by aligned loads
 /// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
 /// Without one a packet ends as `no_frame`.
 pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
