@@ -225,6 +225,7 @@ impl Fixture {
             ports: 2,
             sas: self.sas.len(),
             errors_per_second: 100,
+            heeded: ipsec::ip::icmp_error::Heeded::ALL,
             remembered_fragments: 256,
             fragment_timeout: ipsec::time::SECOND,
             ivs: RandomIvs::new().expect("random bytes"),

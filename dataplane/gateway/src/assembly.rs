@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipsec::crypto::KeyError;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::policy::PolicyParameters;
 use ipsec::sa::association::SaParameters;
 use ipsec::sa::database::Sad;
@@ -15,7 +16,7 @@ use ipsec::sa::{Sa, SaSlot, SaState};
 use ipsec::tables::{LocalAddresses, Tables, Unmatched};
 use ipsec::time::Time;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, IcmpAccept, IcmpType};
 use crate::route::{Fib, Neighbors, PortAddress, PortIndex, Route};
 use crate::state::Reservation;
 
@@ -76,6 +77,24 @@ fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, Assembl
     window
         .map(Some)
         .ok_or_else(|| AssemblyError::Window(name.to_owned()))
+}
+
+/// The ICMP errors that the configuration accepts.
+#[must_use]
+pub fn heeded(accept: &IcmpAccept) -> Heeded {
+    let types = match accept {
+        IcmpAccept::Any => return Heeded::ALL,
+        IcmpAccept::None => return Heeded::NONE,
+        IcmpAccept::Types(types) => types,
+    };
+    types.iter().fold(Heeded::NONE, |heeded, kind| match kind {
+        IcmpType::TooBig => heeded.and_too_big(),
+        IcmpType::Unreachable => heeded.and_types(3, 1),
+        IcmpType::TimeExceeded => heeded.and_types(11, 3),
+        IcmpType::ParameterProblem => heeded.and_types(12, 4),
+        IcmpType::Redirect => heeded.and_types(5, 137),
+        IcmpType::Number(number) => heeded.and_number(*number),
+    })
 }
 
 /// Puts SAs and policies together.

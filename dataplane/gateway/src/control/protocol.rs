@@ -173,6 +173,13 @@ pub struct SaRow {
     pub state: String,
     /// The worker that owns it, once it has one.
     pub worker: Option<u16>,
+    /// Longest outer packet that its way takes, bytes, as learned from ICMP errors; absent: the
+    /// first link's MTU holds.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
+    /// Seconds since an error last said so.
+    #[serde(default)]
+    pub path_mtu_age_seconds: Option<u64>,
 }
 
 /// One line of `xipsec policy list`.

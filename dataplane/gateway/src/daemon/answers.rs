@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipsec::policy::{AddressRange, AddressSelector, PolicyParameters, PortSelector, Selector};
 use ipsec::sa::Sa;
 use ipsec::sa::association::{Mode, NO_HOME, Protocol};
+use ipsec::time::{SECOND, Time};
 use serde_json::{Value, json};
 
 use crate::control::protocol::{Choice, Method, PolicyRow, PortRow, SaRow, Status, WorkerRow};
@@ -216,7 +217,11 @@ impl Answers for Running {
         let value = match method {
             Method::Status => serde_json::to_value(self.status()),
             Method::Sas => {
-                let rows: Vec<SaRow> = self.sas.iter().map(|sa| sa_row(sa)).collect();
+                let rows: Vec<SaRow> = self
+                    .sas
+                    .iter()
+                    .map(|sa| sa_row(sa, self.shared.now()))
+                    .collect();
                 Ok(json!({ "rows": rows }))
             }
             Method::Policies => Ok(json!({ "rows": self.policy_rows() })),
@@ -227,11 +232,12 @@ impl Answers for Running {
     }
 }
 
-fn sa_row(sa: &Sa) -> SaRow {
+fn sa_row(sa: &Sa, now: Time) -> SaRow {
     let stats = SaStats::of(sa);
     let parameters = &sa.parameters;
     let reserved = sa.published.reserved_end.load(Ordering::Relaxed);
     let home = sa.home.load(Ordering::Relaxed);
+    let path_mtu = sa.published.path_mtu.learned();
     SaRow {
         name: stats.name,
         spi: stats.spi,
@@ -262,6 +268,8 @@ fn sa_row(sa: &Sa) -> SaRow {
         reserved_end: (reserved != u64::MAX).then_some(reserved),
         state: stats.state,
         worker: (home != NO_HOME).then_some(home),
+        path_mtu: path_mtu.map(|(bytes, _)| bytes),
+        path_mtu_age_seconds: path_mtu.map(|(_, heard)| now.since(heard) / SECOND),
     }
 }
 

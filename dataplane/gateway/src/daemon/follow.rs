@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
+use crate::daemon::path_mtu::PathMtus;
 use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::start::guard_with;
@@ -32,7 +33,7 @@ use crate::worker::run::Shared;
 /// How often workers' requests for neighbours are looked at. A first packet waits up to a second.
 const REQUESTS: Duration = Duration::from_millis(5);
 
-/// How often the guard's counters are read: it takes a process.
+/// How often the guard's counters are read, which takes a process, and path MTUs are aged.
 const GUARD_COUNTS: Duration = Duration::from_secs(5);
 
 /// Next hops kept fresh at once, at most; a scan of the link must not fill the kernel's table.
@@ -92,6 +93,7 @@ pub struct Follower<'c> {
     neighbors: Option<NeighborKeeper>,
     host_routes: Option<HostRoutes>,
     guard: Option<Guard>,
+    path_mtus: PathMtus,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
 }
@@ -106,6 +108,7 @@ impl<'c> Follower<'c> {
         mirror: Mirror,
         guard: Option<Guard>,
         side: Kernelside,
+        print: Print,
     ) -> Self {
         Self {
             config,
@@ -116,6 +119,7 @@ impl<'c> Follower<'c> {
             neighbors: None,
             host_routes: None,
             guard,
+            path_mtus: PathMtus::new(&config.dataplane, print),
             asked: BTreeSet::new(),
         }
     }
@@ -187,7 +191,18 @@ impl<'c> Follower<'c> {
                         warn(neighbors.refresh(&self.mirror).await, print);
                     }
                 }
-                _ = counts.tick() => count_guard(running, self.guard.as_ref()),
+                _ = counts.tick() => {
+                    count_guard(running, self.guard.as_ref());
+                    if self.path_mtus.forget(self.shared.now()) {
+                        self.size_host(host);
+                    }
+                }
+                errors = self.path_mtus.receive() => {
+                    let snapshot = self.shared.snapshot.load_full();
+                    if self.path_mtus.take(&errors, &snapshot, self.shared.now(), print) {
+                        self.size_host(host);
+                    }
+                }
                 () = &mut serving => {}
             }
         }
@@ -319,17 +334,24 @@ impl<'c> Follower<'c> {
         keeper.keep(wanted, &self.mirror).await
     }
 
+    /// The host port takes what fits every SA behind it.
+    fn size_host(&self, host: Option<&HostPort>) {
+        let snapshot = self.shared.snapshot.load_full();
+        if let Some(host) = host {
+            // A too large MTU costs an ICMP error, a refused one nothing else.
+            host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
+                .unwrap_or_default();
+        }
+    }
+
     async fn route_host(
         &mut self,
         host: Option<&HostPort>,
     ) -> Result<(), crate::netlink::NetlinkError> {
+        self.size_host(host);
         let (Some(routes), Some(host)) = (&mut self.host_routes, host) else {
             return Ok(());
         };
-        let snapshot = self.shared.snapshot.load_full();
-        // A too large MTU costs an ICMP error, a refused one nothing else.
-        host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
-            .unwrap_or_default();
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let wanted: Vec<HostRoute> = publish::host_routes(self.config, &local)
             .into_iter()

@@ -19,6 +19,8 @@ pub mod answers;
 
 mod start;
 
+mod path_mtu;
+
 pub mod follow;
 
 pub mod run;

@@ -197,6 +197,8 @@ pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
         } else {
             port.min(hop.mtu)
         };
+        //= T126 (RFC 4301 section 8.2.1)
+        let mtu = mtu.min(sa.published.path_mtu.bytes());
         Some(ipsec::outbound::largest_inner(sa, mtu))
     };
     let outbound = sas

@@ -91,7 +91,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
         &host_port,
     ));
     let side = Kernelside::new(kernel, next_hops, host.as_ref());
-    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side);
+    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side, print);
     let around = (&config, host.as_ref());
     let followed = follow(&mut follower, &mut signals, &running, around, print).await;
     let stopped = stop(running, crew, host_side, numbers, &sas, print);

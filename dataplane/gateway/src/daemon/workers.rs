@@ -8,6 +8,7 @@ use core_affinity::CoreId;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::time::MILLISECOND;
 
+use crate::assembly;
 use crate::config::Dataplane;
 use crate::counters::{Block, PolicyCell};
 use crate::daemon::ports::OpenQueue;
@@ -119,6 +120,7 @@ impl Crew {
             ports,
             sas: around.sas,
             errors_per_second: dataplane.icmp.errors_per_second.div_ceil(workers),
+            heeded: assembly::heeded(&dataplane.icmp.accept_protected),
             remembered_fragments: dataplane.fragments.packets as usize,
             fragment_timeout: u64::from(dataplane.fragments.timeout_ms) * MILLISECOND,
             ivs: RandomIvs::new().map_err(std::io::Error::other)?,

@@ -268,6 +268,7 @@ impl Pipeline {
             ports: config.ports.len(),
             sas: sas.len(),
             errors_per_second: config.dataplane.icmp.errors_per_second,
+            heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
             remembered_fragments: fragments.packets as usize,
             fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
             // As foreseeable as the rest: the same captures give the same output.

@@ -7,7 +7,8 @@ use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
 use ipsec::policy::PolicyIndex;
-use ipsec::sa::{Sa, SaSlot};
+use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -15,7 +16,7 @@ use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Link, Path, Transit, flow_hash};
+use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_path, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -45,6 +46,12 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Ends {
         let mut items = items(sources);
         outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
+        for item in &mut items {
+            if item.verdict == Verdict::Protect {
+                let (ip, packet) = (&mut *item.source, &item.packet);
+                clamp(snapshot, ip, packet, Direction::Out, self.number);
+            }
+        }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
@@ -175,6 +182,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival,
             answer: answer(arrival),
             opened: matches!(arrival, Arrival::Port(_, Side::Unprotected)),
+            crossing: Some(Direction::Out),
         };
         match fate.verdict {
             Verdict::Drop(reason) => {
@@ -193,6 +201,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             Verdict::Bypass => {
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
+            }
+            Verdict::Host if !self.heeds(arrival, &source.packet) => {
+                self.drop(DropReason::PolicyDiscard, arrival);
             }
             Verdict::Host => self.pass(source.frame, arrival),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
@@ -358,20 +369,6 @@ fn room_of(item: &Item<'_>) -> usize {
         longest
     } else {
         longest.min(usize::from(item.mtu))
-    }
-}
-
-/// The way of the sealed packet: by its outer destination.
-fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = packet::address_bits(sa.parameters.destination);
-    egress::path(snapshot, outer_version(sa), destination, flow_hash(inner))
-}
-
-const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() {
-        Version::V4
-    } else {
-        Version::V6
     }
 }
 

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::inbound;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::rate_limit::RateLimit;
 use ipsec::limits::BATCH;
 use ipsec::outbound;
@@ -51,6 +52,8 @@ pub struct WorkerSettings {
     pub sas: usize,
     /// ICMP errors a second that this worker may send.
     pub errors_per_second: u32,
+    /// ICMP errors that the machine hears from the protected side and out of SAs.
+    pub heeded: Heeded,
     /// First fragments whose decision is remembered.
     pub remembered_fragments: usize,
     /// How long, nanoseconds.
@@ -96,6 +99,7 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
     pub(super) errors: RateLimit,
+    pub(super) heeded: Heeded,
     pub(super) predicted: Option<PortIndex>,
     /// Room for the pieces of a packet that is cut before sealing.
     pub(super) scratch: Box<[u8]>,
@@ -148,6 +152,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
             errors: RateLimit::new(settings.errors_per_second),
+            heeded: settings.heeded,
             predicted: None,
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),

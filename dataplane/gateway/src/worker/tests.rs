@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::sa::Sa;
 use ipsec::tables::Unmatched;
 use ipsec::time::{MILLISECOND, SECOND, Time};
@@ -134,6 +135,7 @@ impl World {
                 ports: 2,
                 sas: sas.len(),
                 errors_per_second: 100,
+                heeded: Heeded::ALL,
                 remembered_fragments: 16,
                 fragment_timeout: SECOND,
                 ivs: RandomIvs::seeded(&[0; 32], 0),
