@@ -70,9 +70,8 @@ fn agree(name: &str, transforms: &[Transform], cells: fn(&[Transform]) -> Vec<Ce
         let repeated = findings.iter().map(|finding| finding.repeated).sum();
         let packets = peer.compare(repeated)?;
         let right: u64 = findings.iter().map(|finding| finding.right).sum();
-        eprintln!(
-            "{name}: {count} cells, {right} datagrams there and back, {packets} packets, {repeated} repeated"
-        );
+        eprintln!("{name}: {count} cells, {right} datagrams there and back");
+        eprintln!("{name}: {packets} packets, {repeated} datagrams sent again");
         peer.gateway.stop()
     });
 }
