@@ -380,9 +380,6 @@ fn read_fragments<'d>(found: &mut Findings<'d>, mut table: Table<'d>) -> Fragmen
     }
     if let Some(entry) = table.take(found, "reassemble_udp") {
         fragments.reassemble_udp = entry.boolean(found).unwrap_or_default();
-        if fragments.reassemble_udp {
-            found.not_built(entry.line, &entry.key, "false");
-        }
     }
     table.finish(found);
     fragments

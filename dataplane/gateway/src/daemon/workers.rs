@@ -8,6 +8,7 @@ use core_affinity::CoreId;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::time::MILLISECOND;
 
+use crate::assembly;
 use crate::config::Dataplane;
 use crate::counters::{Block, PolicyCell};
 use crate::daemon::ports::OpenQueue;
@@ -121,6 +122,8 @@ impl Crew {
             errors_per_second: dataplane.icmp.errors_per_second.div_ceil(workers),
             remembered_fragments: dataplane.fragments.packets as usize,
             fragment_timeout: u64::from(dataplane.fragments.timeout_ms) * MILLISECOND,
+            reassembly: assembly::reassembly(dataplane.fragments),
+            reassemble_udp: dataplane.fragments.reassemble_udp,
             ivs: RandomIvs::new().map_err(std::io::Error::other)?,
             flow_label_seed,
             block,

@@ -26,8 +26,14 @@ pub struct Parcel<R> {
     pub arrival: Arrival,
 }
 
-/// A packet of the machine itself on its way to its SA's home, behind room for an Ethernet header.
-pub type HostParcel = Vec<u8>;
+/// A packet that lies in no frame on its way to its SA's home: of the machine itself, or put
+/// together from fragments.
+pub struct CopyParcel {
+    /// The packet behind its Ethernet header.
+    pub frame: Vec<u8>,
+    /// Where it came from.
+    pub arrival: Arrival,
+}
 
 struct Route<R> {
     there: ArrayQueue<Parcel<R>>,
@@ -38,7 +44,7 @@ struct Route<R> {
 pub struct Exchange<R> {
     workers: usize,
     routes: Vec<Route<R>>,
-    host: Vec<ArrayQueue<HostParcel>>,
+    copies: Vec<ArrayQueue<CopyParcel>>,
     bells: Vec<Arc<Bell>>,
 }
 
@@ -55,7 +61,7 @@ impl<R: Send> Exchange<R> {
         Ok(Self {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
-            host: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
+            copies: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
             bells: (0..workers)
                 .map(|_| Bell::new().map(Arc::new))
                 .collect::<Result<_, _>>()?,
@@ -68,10 +74,10 @@ impl<R: Send> Exchange<R> {
         &self.bells[worker]
     }
 
-    /// The queue of host packets for a worker.
+    /// The queue of copied packets for a worker.
     #[must_use]
-    pub fn host(&self, worker: usize) -> &ArrayQueue<HostParcel> {
-        &self.host[worker]
+    pub fn copies(&self, worker: usize) -> &ArrayQueue<CopyParcel> {
+        &self.copies[worker]
     }
 
     fn route(&self, from: usize, to: usize) -> &Route<R> {
@@ -115,16 +121,16 @@ impl<R: Send> Desk<R> {
         Ok(())
     }
 
-    /// Sends a packet of the machine.
+    /// Sends a copied packet.
     ///
     /// # Errors
     /// The packet itself when the queue is full or there is no such worker.
-    pub fn send_host(&self, to: u16, packet: HostParcel) -> Result<(), HostParcel> {
+    pub fn send_copy(&self, to: u16, packet: CopyParcel) -> Result<(), CopyParcel> {
         let to = usize::from(to);
         if to >= self.out.len() || to == self.own {
             return Err(packet);
         }
-        self.exchange.host(to).push(packet)?;
+        self.exchange.copies(to).push(packet)?;
         self.exchange.bell(to).ring();
         Ok(())
     }
@@ -134,9 +140,9 @@ impl<R: Send> Desk<R> {
         self.exchange.route(from, self.own).there.pop()
     }
 
-    /// The next host packet that another worker sent here.
-    pub fn receive_host(&self) -> Option<HostParcel> {
-        self.exchange.host(self.own).pop()
+    /// The next copied packet that another worker sent here.
+    pub fn receive_copy(&self) -> Option<CopyParcel> {
+        self.exchange.copies(self.own).pop()
     }
 
     /// Sends a frame back to the worker that it belongs to.
@@ -168,7 +174,7 @@ impl<R: Send> Desk<R> {
     /// Something waits for this worker.
     #[must_use]
     pub fn has_mail(&self) -> bool {
-        !self.exchange.host(self.own).is_empty()
+        !self.exchange.copies(self.own).is_empty()
             || (0..self.out.len()).any(|other| {
                 !self.exchange.route(other, self.own).there.is_empty()
                     || !self.exchange.route(self.own, other).back.is_empty()

@@ -3,7 +3,7 @@
 
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, parse};
 use ipsec::sa::SaSlot;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
@@ -12,10 +12,11 @@ use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Source};
-use crate::worker::handoff::Parcel;
+use crate::worker::handoff::{CopyParcel, Parcel};
 use crate::worker::held;
-use crate::worker::host::Host;
+use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Kept, Worker};
+use crate::worker::reassembly::Gathered;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Hands over or shelves what must be kept. Answers the frame if it is done with.
@@ -126,10 +127,13 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.desk.give_back(from, parcel.lane, parcel.frame);
             }
         }
-        while let Some(mut frame) = self.desk.receive_host() {
+        while let Some(mut parcel) = self.desk.receive_copy() {
             served += 1;
             self.tally.unhold(1);
-            self.serve_host_packet(&mut frame, snapshot, now);
+            match parcel.arrival {
+                Arrival::Port(..) => self.serve_copy(&mut parcel, snapshot, now),
+                _ => self.serve_host_packet(&mut parcel.frame, snapshot, now),
+            }
         }
         if served > 0 {
             self.post(snapshot, now);
@@ -144,20 +148,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let mut sources: ArrayVec<Source<'_>, BATCH> = run
-            .iter_mut()
-            .map(|p| Source {
-                frame: p.frame.bytes_mut(),
-                packet: p.packet,
+        let mut rooms = self.assembly.rooms();
+        let mut gathered = Gathered::new(&mut rooms);
+        for (place, parcel) in run.iter_mut().enumerate() {
+            let source = Source {
+                frame: parcel.frame.bytes_mut(),
+                packet: parcel.packet,
                 arrival,
-            })
-            .collect();
+            };
+            self.gather(&mut gathered, (place, source), snapshot, now);
+        }
         let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
-            _ => self.outbound(&mut sources, snapshot, now),
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&gathered.sources, snapshot, now),
+            _ => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        drop(sources);
-        for (parcel, end) in run.iter().zip(ends) {
+        let kept = self.settle_gathered(gathered, ends, now);
+        self.assembly.put_back(rooms);
+        for (parcel, (end, _)) in run.iter().zip(kept) {
             self.tally.unhold(1);
             match end {
                 Kept::No => {}
@@ -167,6 +174,49 @@ impl<P: Port, H: Host> Worker<P, H> {
                     self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
                 }
             }
+        }
+    }
+
+    /// Hands over or shelves a packet that lies in no frame.
+    pub(super) fn keep_copy(&mut self, end: Kept, source: &Source<'_>, now: Time) {
+        match end {
+            Kept::No => {}
+            Kept::For(to) => self.send_copy(to, source),
+            Kept::Held(slot) => {
+                self.shelve(source.frame, source.packet, source.arrival, slot, now);
+            }
+        }
+    }
+
+    /// Hands a copy of a packet over to its SA's home.
+    pub(super) fn send_copy(&mut self, to: u16, source: &Source<'_>) {
+        let parcel = CopyParcel {
+            frame: source.frame.to_vec(),
+            arrival: source.arrival,
+        };
+        match self.desk.send_copy(to, parcel) {
+            Ok(()) => self.tally.hold(1),
+            Err(_) => self.tally.drop(DropReason::HandoffFull),
+        }
+    }
+
+    /// A packet from the unprotected side that another worker put together.
+    fn serve_copy(&mut self, parcel: &mut CopyParcel, snapshot: &Snapshot, now: Time) {
+        let packet = match parse(&parcel.frame[ETHERNET..]) {
+            Ok(packet) => packet,
+            Err(reason) => return self.tally.drop(reason),
+        };
+        let source = Source {
+            frame: &mut parcel.frame,
+            packet,
+            arrival: parcel.arrival,
+        };
+        let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
+        match ends.first() {
+            // It came here because its SA lived here; meanwhile it moved.
+            Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
+            Some(end) => self.keep_copy(*end, &source, now),
+            None => {}
         }
     }
 

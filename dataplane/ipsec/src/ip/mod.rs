@@ -1,4 +1,5 @@
-//! Pure functions on IP packets: fragmentation, ICMP errors, hop limit, tunnel headers.
+//! Pure functions on IP packets: fragmentation and its reverse, ICMP errors, hop limit, tunnel
+//! headers.
 
 // Import order, top to bottom. Blank lines keep rustfmt from sorting it.
 pub mod hop;
@@ -6,6 +7,8 @@ pub mod hop;
 pub mod tunnel_header;
 
 pub mod fragment;
+
+pub mod reassemble;
 
 pub mod icmp_error;
 
