@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Packet;
+use ipsec::sa::association::Direction;
 
 use crate::port::bell::Bell;
 use crate::worker::frame::Arrival;
@@ -26,13 +27,17 @@ pub struct Parcel<R> {
     pub arrival: Arrival,
 }
 
-/// A packet that lies in no frame on its way to its SA's home: of the machine itself, or put
-/// together from fragments.
-pub struct CopyParcel {
-    /// The packet behind its Ethernet header.
+/// A packet on its way to its SA's home that lies in no received frame, copied behind an Ethernet
+/// header: the machine's own, one that was opened here and crosses the boundary again, or one that
+/// was put together from fragments.
+#[derive(Debug)]
+pub struct LooseParcel {
+    /// Ethernet header and IP packet.
     pub frame: Vec<u8>,
     /// Where it came from.
     pub arrival: Arrival,
+    /// Which way across the boundary it goes.
+    pub direction: Direction,
 }
 
 struct Route<R> {
@@ -44,7 +49,7 @@ struct Route<R> {
 pub struct Exchange<R> {
     workers: usize,
     routes: Vec<Route<R>>,
-    copies: Vec<ArrayQueue<CopyParcel>>,
+    loose: Vec<ArrayQueue<LooseParcel>>,
     bells: Vec<Arc<Bell>>,
 }
 
@@ -61,7 +66,7 @@ impl<R: Send> Exchange<R> {
         Ok(Self {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
-            copies: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
+            loose: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
             bells: (0..workers)
                 .map(|_| Bell::new().map(Arc::new))
                 .collect::<Result<_, _>>()?,
@@ -74,10 +79,10 @@ impl<R: Send> Exchange<R> {
         &self.bells[worker]
     }
 
-    /// The queue of copied packets for a worker.
+    /// The queue of loose packets for a worker.
     #[must_use]
-    pub fn copies(&self, worker: usize) -> &ArrayQueue<CopyParcel> {
-        &self.copies[worker]
+    pub fn loose(&self, worker: usize) -> &ArrayQueue<LooseParcel> {
+        &self.loose[worker]
     }
 
     fn route(&self, from: usize, to: usize) -> &Route<R> {
@@ -125,12 +130,12 @@ impl<R: Send> Desk<R> {
     ///
     /// # Errors
     /// The packet itself when the queue is full or there is no such worker.
-    pub fn send_copy(&self, to: u16, packet: CopyParcel) -> Result<(), CopyParcel> {
+    pub fn send_loose(&self, to: u16, packet: LooseParcel) -> Result<(), LooseParcel> {
         let to = usize::from(to);
         if to >= self.out.len() || to == self.own {
             return Err(packet);
         }
-        self.exchange.copies(to).push(packet)?;
+        self.exchange.loose(to).push(packet)?;
         self.exchange.bell(to).ring();
         Ok(())
     }
@@ -141,8 +146,8 @@ impl<R: Send> Desk<R> {
     }
 
     /// The next copied packet that another worker sent here.
-    pub fn receive_copy(&self) -> Option<CopyParcel> {
-        self.exchange.copies(self.own).pop()
+    pub fn receive_loose(&self) -> Option<LooseParcel> {
+        self.exchange.loose(self.own).pop()
     }
 
     /// Sends a frame back to the worker that it belongs to.
@@ -174,7 +179,7 @@ impl<R: Send> Desk<R> {
     /// Something waits for this worker.
     #[must_use]
     pub fn has_mail(&self) -> bool {
-        !self.exchange.copies(self.own).is_empty()
+        !self.exchange.loose(self.own).is_empty()
             || (0..self.out.len()).any(|other| {
                 !self.exchange.route(other, self.own).there.is_empty()
                     || !self.exchange.route(self.own, other).back.is_empty()

@@ -7,6 +7,7 @@ use ipsec::inbound::{self, Consumed, Item, Verdict};
 use ipsec::limits::{BATCH, PACKET};
 use ipsec::packet::Packet;
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -173,7 +174,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             Verdict::Consumed(Consumed::Dummy) => self.tally.add(Cell::Dummy, 1),
             Verdict::Consumed(Consumed::Keepalive) => self.tally.add(Cell::Keepalive, 1),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
-            Verdict::Held => return Kept::Held(fate.slot),
+            Verdict::Held(end) => return Kept::Held(fate.slot, end),
             Verdict::Continue | Verdict::Opened => {
                 debug_assert!(false, "open() decides every packet that has a buffer");
                 self.drop(DropReason::NoFrame, source.arrival);
@@ -247,9 +248,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival: source.arrival,
         };
         let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
-        if let Some(Kept::For(_)) = ends.first() {
+        if let Some(Kept::For(to)) = ends.first() {
             // Its plaintext lies in a frame of ours, which cannot be handed over.
-            self.tally.drop(DropReason::HandoffFull);
+            self.hand_over_copy(*to, &again, Direction::Out);
         }
         self.leave_room(place, buffer);
     }

@@ -1,10 +1,13 @@
 //! Packets that a worker cannot end at once: handed over to their SA's home, handed over to us, or
 //! on the shelf until their numbers are reserved.
 
+use std::sync::atomic::Ordering;
+
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
 use ipsec::packet::{Packet, parse};
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -12,7 +15,7 @@ use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Source};
-use crate::worker::handoff::{CopyParcel, Parcel};
+use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Kept, Worker};
@@ -49,16 +52,37 @@ impl<P: Port, H: Host> Worker<P, H> {
                     }
                 }
             }
-            (Kept::Held(slot), Some(packet)) => {
-                self.shelve(frame.bytes(), packet, arrival, slot, now);
+            (Kept::Held(slot, end), Some(packet)) => {
+                self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
             }
             (Kept::No, _) | (_, None) => {}
         }
         Some(frame)
     }
 
-    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
-        if self.shelf.keep(frame, packet, arrival, slot, now) {
+    /// Hands over a packet whose frame cannot be: a copy of it, over a queue of
+    /// [`crate::worker::handoff::PARCELS`].
+    pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>, direction: Direction) {
+        let parcel = LooseParcel {
+            frame: source.frame.to_vec(),
+            arrival: source.arrival,
+            direction,
+        };
+        match self.desk.send_loose(to, parcel) {
+            Ok(()) => self.tally.hold(1),
+            Err(_) => self.tally.drop(DropReason::HandoffFull),
+        }
+    }
+
+    fn shelve(
+        &mut self,
+        frame: &[u8],
+        packet: Packet,
+        arrival: Arrival,
+        sa: (SaSlot, u64),
+        now: Time,
+    ) {
+        if self.shelf.keep(frame, packet, arrival, sa, now) {
             self.tally.hold(1);
         } else {
             self.tally.drop(DropReason::NoReservation);
@@ -71,6 +95,18 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         for mut held in self.shelf.take() {
+            let over = now.since(held.since) >= held::PATIENCE;
+            let reserved_end = reserved_end(snapshot, held.slot);
+            // Without more numbers the answer would be the same: not decrypted for nothing.
+            if reserved_end == Some(held.reserved_end) {
+                if over {
+                    self.tally.drop(DropReason::NoReservation);
+                    self.tally.unhold(1);
+                } else {
+                    self.shelf.put_back(held);
+                }
+                continue;
+            }
             let (packet, arrival) = (held.packet, held.arrival);
             let source = Source {
                 frame: &mut held.frame,
@@ -79,11 +115,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
             match ends.first() {
-                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
+                Some(Kept::Held(_, end)) if !over => {
+                    held.reserved_end = *end;
                     self.shelf.put_back(held);
                     continue;
                 }
-                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
+                Some(Kept::Held(..)) => self.tally.drop(DropReason::NoReservation),
                 Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
                 Some(Kept::No) | None => {}
             }
@@ -127,12 +164,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.desk.give_back(from, parcel.lane, parcel.frame);
             }
         }
-        while let Some(mut parcel) = self.desk.receive_copy() {
+        while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
             self.tally.unhold(1);
-            match parcel.arrival {
-                Arrival::Port(..) => self.serve_copy(&mut parcel, snapshot, now),
-                _ => self.serve_host_packet(&mut parcel.frame, snapshot, now),
+            match parcel.direction {
+                Direction::In => self.serve_whole(&mut parcel, snapshot, now),
+                Direction::Out => {
+                    self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
+                }
             }
         }
         if served > 0 {
@@ -170,8 +209,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 Kept::No => {}
                 // It came here because its SA lived here; meanwhile it moved.
                 Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
-                Kept::Held(slot) => {
-                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
+                Kept::Held(slot, end) => {
+                    let frame = parcel.frame.bytes();
+                    self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }
             }
         }
@@ -181,27 +221,16 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(super) fn keep_copy(&mut self, end: Kept, source: &Source<'_>, now: Time) {
         match end {
             Kept::No => {}
-            Kept::For(to) => self.send_copy(to, source),
-            Kept::Held(slot) => {
-                self.shelve(source.frame, source.packet, source.arrival, slot, now);
+            Kept::For(to) => self.hand_over_copy(to, source, Direction::In),
+            Kept::Held(slot, end) => {
+                let (packet, arrival) = (source.packet, source.arrival);
+                self.shelve(source.frame, packet, arrival, (slot, end), now);
             }
         }
     }
 
-    /// Hands a copy of a packet over to its SA's home.
-    pub(super) fn send_copy(&mut self, to: u16, source: &Source<'_>) {
-        let parcel = CopyParcel {
-            frame: source.frame.to_vec(),
-            arrival: source.arrival,
-        };
-        match self.desk.send_copy(to, parcel) {
-            Ok(()) => self.tally.hold(1),
-            Err(_) => self.tally.drop(DropReason::HandoffFull),
-        }
-    }
-
     /// A packet from the unprotected side that another worker put together.
-    fn serve_copy(&mut self, parcel: &mut CopyParcel, snapshot: &Snapshot, now: Time) {
+    fn serve_whole(&mut self, parcel: &mut LooseParcel, snapshot: &Snapshot, now: Time) {
         let packet = match parse(&parcel.frame[ETHERNET..]) {
             Ok(packet) => packet,
             Err(reason) => return self.tally.drop(reason),
@@ -229,4 +258,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         count
     }
+}
+
+/// How far the numbers of the SA in `slot` are reserved; `None`: it is gone.
+fn reserved_end(snapshot: &Snapshot, slot: SaSlot) -> Option<u64> {
+    let sa = snapshot.tables.sad.by_slot(slot)?;
+    Some(sa.published.reserved_end.load(Ordering::Relaxed))
 }

@@ -14,6 +14,7 @@ use ipsec::packet::checksum;
 use ipsec::policy::Memory;
 use ipsec::policy::PolicyIndex;
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::sa::state::States;
 use ipsec::tables::Count;
 use ipsec::time::Time;
@@ -82,8 +83,8 @@ pub(super) enum Kept {
     No,
     /// The SA lives on another worker.
     For(u16),
-    /// Authentic, but its number is not reserved yet.
-    Held(SaSlot),
+    /// Authentic, but its number is not reserved yet: numbers of that SA are up to that one.
+    Held(SaSlot, u64),
 }
 
 /// What became of the frames of a burst.
@@ -223,6 +224,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
+    /// A policy decided the fate of a packet that `select` left uncounted.
+    pub(super) fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(&mut self.counts, policy, length);
+        self.show_policy(policy);
+    }
+
     /// Passes on which SAs want more numbers reserved.
     pub(super) fn ask_for_numbers(&mut self) {
         for slot in self.wanted.drain(..) {
@@ -315,7 +322,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// One packet from the machine itself, behind an Ethernet header that means nothing.
     pub fn serve_host(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         self.tally.add(Cell::FromHost, 1);
-        self.serve_host_packet(frame, snapshot, now);
+        self.serve_loose(frame, Arrival::Host, snapshot, now);
         self.post(snapshot, now);
     }
 
@@ -339,17 +346,25 @@ impl<P: Port, H: Host> Worker<P, H> {
         count
     }
 
-    pub(super) fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
+    /// A packet for the outbound policy that lies in no frame of a port: the machine's own, or
+    /// what was opened on another worker.
+    pub(super) fn serve_loose(
+        &mut self,
+        frame: &mut [u8],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
         match look_from_host(frame) {
             Look::Packet(packet) => {
                 let mut source = Source {
                     frame,
                     packet,
-                    arrival: Arrival::Host,
+                    arrival,
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
-                    self.send_copy(*to, &source);
+                    self.hand_over_copy(*to, &source, Direction::Out);
                 }
             }
             Look::Host => self.tally.drop(DropReason::Malformed),

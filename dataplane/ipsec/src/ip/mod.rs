@@ -1,5 +1,5 @@
-//! Pure functions on IP packets: fragmentation and its reverse, ICMP errors, hop limit, tunnel
-//! headers.
+//! IP packets without I/O: fragmentation and its reverse, ICMP errors, hop limit, tunnel headers,
+//! where transport mode puts a header, and what AH counts as zero.
 
 // Import order, top to bottom. Blank lines keep rustfmt from sorting it.
 pub mod hop;
@@ -13,6 +13,10 @@ pub mod reassemble;
 pub mod icmp_error;
 
 pub mod rate_limit;
+
+pub mod transport;
+
+pub mod mutable;
 
 #[cfg(test)]
 mod tests;
