@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ipsec::crypto::KeyError;
 use ipsec::ip::icmp_error::Heeded;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
 use ipsec::sa::association::SaParameters;
 use ipsec::sa::database::Sad;
@@ -14,7 +15,7 @@ use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
 use ipsec::sa::{Sa, SaSlot, SaState};
 use ipsec::tables::{LocalAddresses, Tables, Unmatched};
-use ipsec::time::Time;
+use ipsec::time::{MILLISECOND, Time};
 
 use crate::config::{self, Config, IcmpAccept, IcmpType};
 use crate::route::{Fib, Neighbors, PortAddress, PortIndex, Route};
@@ -130,6 +131,16 @@ pub fn static_fib(config: &Config) -> Fib {
         })
         .collect();
     Fib::from_static(routes, &addresses)
+}
+
+/// How much one worker may hold of packets that are not complete.
+#[must_use]
+pub fn reassembly(fragments: config::Fragments) -> Bounds {
+    Bounds {
+        packets: fragments.packets as usize,
+        bytes: fragments.bytes as usize,
+        timeout_ns: u64::from(fragments.timeout_ms) * MILLISECOND,
+    }
 }
 
 /// The file's own neighbours.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashSet;
 
-use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
+use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
 use crate::policy::selector::turned;
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
 use crate::sa::Sa;
@@ -194,6 +194,19 @@ impl Tables {
     pub fn ends_here(&self, packet: &Packet) -> bool {
         self.is_local(packet.version, packet.destination)
             || self.ends.contains(&(packet.version, packet.destination))
+    }
+
+    /// True for a fragment that must meet the others of its packet before anything else: ESP or
+    /// AH for us and, if `udp` is set, UDP, which may carry ESP.
+    //= T22 T47 (RFC 4303 section 3.4.1, RFC 4302 section 3.4.1)
+    #[must_use]
+    pub fn reassembles(&self, packet: &Packet, udp: bool) -> bool {
+        let may_be_ours = match packet.protocol {
+            protocol::ESP | protocol::AH => true,
+            protocol::UDP => udp,
+            _ => false,
+        };
+        packet.fragment != Fragment::Whole && may_be_ours && self.ends_here(packet)
     }
 
     /// True when UDP to that port of the packet's destination may carry ESP.

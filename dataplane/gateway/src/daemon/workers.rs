@@ -123,6 +123,8 @@ impl Crew {
             heeded: assembly::heeded(&dataplane.icmp.accept_protected),
             remembered_fragments: dataplane.fragments.packets as usize,
             fragment_timeout: u64::from(dataplane.fragments.timeout_ms) * MILLISECOND,
+            reassembly: assembly::reassembly(dataplane.fragments),
+            reassemble_udp: dataplane.fragments.reassemble_udp,
             ivs: RandomIvs::new().map_err(std::io::Error::other)?,
             flow_label_seed,
             block,

@@ -125,10 +125,14 @@ pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
     let longest = packets.iter().map(|(_, packet)| packet.frame.len()).max();
     let mut pipeline = Pipeline::new(config, longest.unwrap_or(0).max(FRAME_SIZE))?;
     let first = packets.first().map_or(0, |(_, packet)| packet.timestamp);
-    for (entry, packet) in &packets {
+    for (number, (entry, packet)) in (0..).zip(&packets) {
+        pipeline.worker.name_frames(number);
         pipeline.offer(*entry, packet, Time(packet.timestamp - first));
+        pipeline.collect_lost(&packets, &mut outputs)?;
         pipeline.collect(packet, &mut outputs)?;
     }
+    pipeline.worker.abandon_fragments();
+    pipeline.collect_lost(&packets, &mut outputs)?;
     outputs.finish()?;
     Ok(Outcome {
         document: pipeline.document(),
@@ -195,6 +199,15 @@ impl Outputs {
             outputs.drops = Some((path.clone(), writer));
         }
         Ok(outputs)
+    }
+
+    fn drop(&mut self, packet: &Captured, reason: DropReason) -> Result<(), ReplayError> {
+        if let Some((path, writer)) = &mut self.drops {
+            writer
+                .write(packet.timestamp, &packet.frame, Some(reason.name()))
+                .map_err(|error| capture_error(path, error))?;
+        }
+        Ok(())
     }
 
     fn finish(self) -> Result<(), ReplayError> {
@@ -271,6 +284,8 @@ impl Pipeline {
             heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
             remembered_fragments: fragments.packets as usize,
             fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
+            reassembly: assembly::reassembly(fragments),
+            reassemble_udp: fragments.reassemble_udp,
             // As foreseeable as the rest: the same captures give the same output.
             ivs: RandomIvs::seeded(&[0; 32], 0),
             flow_label_seed: 0,
@@ -329,11 +344,23 @@ impl Pipeline {
             let dropped = self.worker.tally().drops(reason);
             let before = std::mem::replace(&mut self.drops_before[reason.index()], dropped);
             for _ in before..dropped {
-                if let Some((path, writer)) = &mut outputs.drops {
-                    writer
-                        .write(packet.timestamp, &packet.frame, Some(reason.name()))
-                        .map_err(|error| capture_error(path, error))?;
-                }
+                outputs.drop(packet, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the fragments that waited in vain, each as it was received.
+    fn collect_lost(
+        &mut self,
+        packets: &[Offered],
+        outputs: &mut Outputs,
+    ) -> Result<(), ReplayError> {
+        for number in self.worker.take_lost() {
+            self.drops_before[DropReason::Fragment.index()] += 1;
+            let place = usize::try_from(number).unwrap_or(usize::MAX);
+            if let Some((_, packet)) = packets.get(place) {
+                outputs.drop(packet, DropReason::Fragment)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Packet;
+use ipsec::sa::association::Direction;
 
 use crate::port::bell::Bell;
 use crate::worker::frame::Arrival;
@@ -27,13 +28,16 @@ pub struct Parcel<R> {
 }
 
 /// A packet on its way to its SA's home that lies in no received frame, copied behind an Ethernet
-/// header: the machine's own, or one that was opened here and crosses the boundary again.
+/// header: the machine's own, one that was opened here and crosses the boundary again, or one that
+/// was put together from fragments.
 #[derive(Debug)]
 pub struct LooseParcel {
     /// Ethernet header and IP packet.
     pub frame: Vec<u8>,
     /// Where it came from.
     pub arrival: Arrival,
+    /// Which way across the boundary it goes.
+    pub direction: Direction,
 }
 
 struct Route<R> {

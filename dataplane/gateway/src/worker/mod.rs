@@ -16,6 +16,8 @@ pub mod requests;
 
 mod outbox;
 
+mod reassembly;
+
 pub mod pending;
 
 mod process;

@@ -8,12 +8,14 @@ use ipsec::crypto::iv::RandomIvs;
 use ipsec::inbound;
 use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::rate_limit::RateLimit;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::limits::BATCH;
 use ipsec::outbound;
-use ipsec::packet::{Packet, checksum};
+use ipsec::packet::checksum;
 use ipsec::policy::Memory;
 use ipsec::policy::PolicyIndex;
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::sa::state::States;
 use ipsec::tables::Count;
 use ipsec::time::Time;
@@ -30,6 +32,7 @@ use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
+use crate::worker::reassembly::{Assembly, Gathered};
 use crate::worker::requests::NumberRequests;
 
 /// One queue of a port, as its worker serves it.
@@ -58,6 +61,10 @@ pub struct WorkerSettings {
     pub remembered_fragments: usize,
     /// How long, nanoseconds.
     pub fragment_timeout: u64,
+    /// Bounds of reassembly.
+    pub reassembly: Bounds,
+    /// Fragments of UDP to endpoints are reassembled too.
+    pub reassemble_udp: bool,
     /// Where unpredictable IVs come from.
     pub ivs: RandomIvs,
     /// Random, the same for all workers.
@@ -105,6 +112,9 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) scratch: Box<[u8]>,
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
+    pub(super) assembly: Assembly,
+    /// Room for packets that are opened and too long for a frame of the egress port.
+    pub(super) opened: Box<[u8]>,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
@@ -157,6 +167,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
+            assembly: Assembly::new(
+                settings.reassembly,
+                settings.reassemble_udp,
+                settings.flow_label_seed,
+            ),
+            opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
@@ -271,8 +287,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.tally.add(Cell::Rx, burst.len() as u64);
         self.tally
             .port(index.index(), PortCell::RxPackets, burst.len() as u64);
-        let mut sources: ArrayVec<Source<'_>, BATCH> = ArrayVec::new();
-        let mut places: ArrayVec<usize, BATCH> = ArrayVec::new();
+        let mut rooms = self.assembly.rooms();
+        let mut gathered = Gathered::new(&mut rooms);
         for (place, frame) in burst.iter_mut().enumerate() {
             let frame = frame.bytes_mut();
             self.tally
@@ -283,27 +299,23 @@ impl<P: Port, H: Host> Worker<P, H> {
                         let end = ETHERNET + usize::from(packet.length);
                         checksum::complete(&mut frame[ETHERNET..end], &packet);
                     }
-                    sources.push(Source {
+                    let source = Source {
                         frame,
                         packet,
                         arrival,
-                    });
-                    places.push(place);
+                    };
+                    self.gather(&mut gathered, (place, source), snapshot, now);
                 }
                 Look::Host => self.pass(frame, arrival),
                 Look::Drop(reason) => self.tally.drop(reason),
             }
         }
         let ends = match facts.side {
-            Side::Unprotected => self.inbound(&sources, snapshot, now),
-            Side::Protected => self.outbound(&mut sources, snapshot, now),
+            Side::Unprotected => self.inbound(&gathered.sources, snapshot, now),
+            Side::Protected => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        let packets: ArrayVec<Packet, BATCH> = sources.iter().map(|s| s.packet).collect();
-        drop(sources);
-        let mut kept = [(Kept::No, None); BATCH];
-        for ((place, end), packet) in places.into_iter().zip(ends).zip(packets) {
-            kept[place] = (end, Some(packet));
-        }
+        let kept = self.settle_gathered(gathered, ends, now);
+        self.assembly.put_back(rooms);
         for (frame, (kept, packet)) in burst.into_iter().zip(kept) {
             if let Some(frame) = self.keep(lane, frame, (kept, packet), arrival, now) {
                 self.lanes[lane].port.release(frame);
@@ -357,7 +369,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
-                    self.hand_over_copy(*to, &source);
+                    self.hand_over_copy(*to, &source, Direction::Out);
                 }
             }
             Look::Host => self.tally.drop(DropReason::Malformed),
@@ -369,6 +381,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// is pending, do not sleep.
     pub fn end_round(&mut self, snapshot: &Snapshot, now: Time) -> bool {
         self.retry_shelf(snapshot, now);
+        self.expire_fragments(now);
         self.settle(snapshot, now);
         self.host.flush();
         let mut again = false;

@@ -165,6 +165,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.take_back();
             let served = self.serve_parcels(&snapshot, now);
             self.clear_shelf();
+            self.abandon_fragments();
             self.abandon_pending();
             let again = self.end_round(&snapshot, now);
             let away = self.desk.away() > 0 || self.desk.has_mail();
