@@ -169,7 +169,7 @@ fn stop(
             ));
         }
     }
-    let tally = running.tally();
+    let tally = running.last_tally();
     if !tally.balances() {
         let (began, ended) = tally.sides();
         print(&format!(

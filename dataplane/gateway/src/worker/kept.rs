@@ -36,6 +36,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                         lane,
                         packet,
                         arrival,
+                        cut: self.cut,
                     },
                 ) {
                     Ok(()) => {
@@ -110,6 +111,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
+            self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
             let mut rest = &mut parcels[..];
             while let Some(first) = rest.first() {
@@ -126,12 +128,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.desk.give_back(from, parcel.lane, parcel.frame);
             }
         }
-        while let Some(mut frame) = self.desk.receive_host() {
+        while let Some(mut parcel) = self.desk.receive_host() {
             served += 1;
+            self.come_to(parcel.cut);
             self.tally.unhold(1);
-            self.serve_host_packet(&mut frame, snapshot, now);
+            self.serve_host_packet(&mut parcel.frame, snapshot, now);
         }
         if served > 0 {
+            self.desk.ring();
             self.post(snapshot, now);
         }
         served

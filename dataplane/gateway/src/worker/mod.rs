@@ -8,6 +8,8 @@ pub mod host;
 
 mod frame;
 
+pub mod orders;
+
 pub mod handoff;
 
 mod held;
@@ -29,6 +31,8 @@ mod originate;
 mod inbound;
 
 mod outbound;
+
+mod dummies;
 
 pub mod run;
 

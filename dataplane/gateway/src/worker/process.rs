@@ -24,9 +24,10 @@ use crate::port::{Frame, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
-use crate::worker::handoff::{Desk, Exchange};
+use crate::worker::handoff::{Desk, Exchange, HostParcel};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
+use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
 use crate::worker::requests::NumberRequests;
@@ -92,6 +93,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) states: States,
     pub(super) memory: Memory,
     pub(super) tally: Tally,
+    /// The cut of the counters that the tally is at.
+    pub(super) cut: u64,
     pub(super) host: H,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
@@ -101,6 +104,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) scratch: Box<[u8]>,
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
+    /// Dummies that are being sent.
+    pub(super) order: Option<UnderWay>,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
@@ -144,6 +149,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             },
             memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
             tally: Tally::new(settings.ports),
+            cut: 0,
             host,
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
@@ -152,6 +158,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
+            order: None,
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
@@ -298,6 +305,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.lanes[lane].port.release(frame);
             }
         }
+        self.desk.ring();
         self.post(snapshot, now);
     }
 
@@ -338,7 +346,11 @@ impl<P: Port, H: Host> Worker<P, H> {
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
-                    if self.desk.send_host(*to, source.frame.to_vec()).is_ok() {
+                    let parcel = HostParcel {
+                        frame: source.frame.to_vec(),
+                        cut: self.cut,
+                    };
+                    if self.desk.send_host(*to, parcel).is_ok() {
                         self.tally.hold(1);
                     } else {
                         self.tally.drop(DropReason::HandoffFull);
@@ -356,12 +368,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.retry_shelf(snapshot, now);
         self.settle(snapshot, now);
         self.host.flush();
+        self.desk.ring();
         let mut again = false;
         for lane in &mut self.lanes {
             again |= lane.port.flush();
         }
         self.block.publish(&self.tally);
+        self.come_to(self.desk.cut());
         again
+    }
+
+    /// Freezes the counters for the readers of cut number `cut`, unless the tally has gone on from
+    /// there. Between batches only.
+    pub(super) fn come_to(&mut self, cut: u64) {
+        if cut > self.cut {
+            self.cut = cut;
+            self.block.freeze(cut, &self.tally);
+        }
     }
 
     /// The lanes, for whoever feeds memory ports.

@@ -14,4 +14,6 @@ mod verification;
 
 mod departures;
 
+mod dummies;
+
 mod hostile;
