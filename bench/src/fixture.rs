@@ -200,6 +200,7 @@ impl Fixture {
             mac: port.mac.expect("the bench's own MAC"),
             mtu: port.mtu.expect("the bench's own MTU"),
             addresses: port.addresses.iter().map(|own| own.address).collect(),
+            broadcasts: Vec::new(),
         });
         let snapshot = Snapshot {
             generation: 1,

@@ -107,6 +107,12 @@ impl Tally {
         self.0[cell as usize]
     }
 
+    /// The packets that left, by a port or to the machine.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.of(Cell::Tx) + self.of(Cell::ToHost)
+    }
+
     /// The packets dropped for a reason.
     #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {

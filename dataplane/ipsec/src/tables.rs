@@ -42,7 +42,7 @@ pub struct Count {
 
 impl Count {
     /// Counts a packet of `length` bytes for `policy`.
-    pub(crate) fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
+    pub fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
         if let Some(PolicyIndex(index)) = policy
             && let Some(count) = counts.get_mut(index as usize)
         {
@@ -209,14 +209,8 @@ impl Tables {
     //= T101 (RFC 4301 section 5)
     #[must_use]
     pub fn builtin(&self, ip: &[u8], packet: &Packet) -> Option<PolicyIndex> {
-        let entry = builtin(ip, packet)?;
-        let ours = || {
-            self.is_local(packet.version, packet.source)
-                || self.is_local(packet.version, packet.destination)
-        };
-        if entry.is_for_own_addresses() && !ours() {
-            return None;
-        }
+        let ours = |address| self.is_local(packet.version, address);
+        let entry = builtin(ip, packet, ours)?;
         (self.file_policies..)
             .zip(Builtin::ALL)
             .find(|&(_, known)| known == entry)

@@ -233,6 +233,8 @@ fn read_sources<'d>(found: &mut Findings<'d>, table: &mut Table<'d>, settings: &
         let choices = [("file", Keys::File), ("kernel", Keys::Kernel)];
         settings.keys = entry.choice(found, &choices).unwrap_or_default();
         if settings.keys == Keys::Kernel {
+            //= exception T112: keys by hand, from the file; keys by a protocol come with the
+            //= mirror of the kernel's XFRM state, which an unmodified IKE daemon fills
             found.not_built(entry.line, &entry.key, "file");
         }
     }

@@ -20,7 +20,7 @@ use crate::daemon::answers::Running;
 use crate::daemon::ports::OpenPort;
 use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
-use crate::daemon::start::{guard_parameters, port_sides};
+use crate::daemon::start::guard_with;
 use crate::netlink::guard::Guard;
 use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
@@ -238,8 +238,8 @@ impl<'c> Follower<'c> {
         if changes.links
             && let Some(guard) = &mut self.guard
         {
-            let sides = port_sides(self.config);
-            warn(guard.load(&guard_parameters(self.config, &sides)), print);
+            let loaded = guard_with(self.config, &self.sas, |parameters| guard.load(parameters));
+            warn(loaded, print);
         }
     }
 

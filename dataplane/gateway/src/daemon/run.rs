@@ -62,7 +62,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let mirror = Mirror::new(kernel.clone(), names, host_port.clone());
     let mirror = mirror.await.map_err(Refusal::of)?;
     let shared = share(&config, &facts, &sas, &mirror, cores.len())?;
-    let guard = start::load_guard(&config, print)?;
+    let guard = start::load_guard(&config, &sas, print)?;
     let (open, queues) = start::open_ports(&config, facts, print)?;
     let exchange: Arc<LiveExchange> = Arc::new(Exchange::new(cores.len()).map_err(Refusal::of)?);
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)

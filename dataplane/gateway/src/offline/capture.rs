@@ -257,6 +257,7 @@ impl Writer {
         Ok(Self::PcapNg(Box::new(writer)))
     }
 
+    //= T66 (RFC 4301 section 9): the frame has SPI, addresses, number and flow label
     /// Appends a frame, with a comment if the format has room for one.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::offline::capture::{self, Captured, Writer};
 use crate::port::memory::MemoryPort;
 use crate::port::settings::{Checksum, Side};
 use crate::route::PortIndex;
-use crate::snapshot::{PortFacts, Snapshot};
+use crate::snapshot::{PortFacts, Snapshot, broadcasts};
 use crate::state;
 use crate::worker::handoff::Exchange;
 use crate::worker::host::{ETHERNET, Host};
@@ -360,5 +360,10 @@ fn facts(port: &crate::config::PortConfig) -> PortFacts {
         mac: port.mac.unwrap_or_default(),
         mtu: port.mtu.unwrap_or(1500),
         addresses: port.addresses.iter().map(|own| own.address).collect(),
+        broadcasts: broadcasts(
+            port.addresses
+                .iter()
+                .map(|own| (own.address, own.prefix_length)),
+        ),
     }
 }

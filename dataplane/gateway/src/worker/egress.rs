@@ -179,11 +179,13 @@ impl<P: Port, H: Host> Worker<P, H> {
             Link::Known(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
             Link::Wait => {
                 let own = arrival == Arrival::Own;
-                self.pending.keep(path.next, frame, own, now);
-                if !own {
+                let kept = self.pending.keep(path.next, frame, own, now);
+                self.discard(port, buffer);
+                if !kept {
+                    self.drop(DropReason::NoNeighbor, arrival);
+                } else if !own {
                     self.tally.hold(1);
                 }
-                self.discard(port, buffer);
             }
         }
     }

@@ -33,10 +33,14 @@ pub struct Parcel<R> {
     pub cut: u64,
 }
 
-/// A packet of the machine itself on its way to its SA's home.
-pub struct HostParcel {
-    /// The packet behind room for an Ethernet header.
+/// A packet on its way to its SA's home that lies in no received frame, copied behind an Ethernet
+/// header: the machine's own, or one that was opened here and crosses the boundary again.
+#[derive(Debug)]
+pub struct LooseParcel {
+    /// Ethernet header and IP packet.
     pub frame: Vec<u8>,
+    /// Where it came from.
+    pub arrival: Arrival,
     /// The cut of the counters that its sender was at.
     pub cut: u64,
 }
@@ -50,7 +54,7 @@ struct Route<R> {
 pub struct Exchange<R> {
     workers: usize,
     routes: Vec<Route<R>>,
-    host: Vec<ArrayQueue<HostParcel>>,
+    loose: Vec<ArrayQueue<LooseParcel>>,
     /// Dummies to send, by worker.
     orders: Vec<ArrayQueue<Order>>,
     bells: Vec<Arc<Bell>>,
@@ -70,7 +74,7 @@ impl<R: Send> Exchange<R> {
         Ok(Self {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
-            host: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
+            loose: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
             orders: (0..workers).map(|_| ArrayQueue::new(ORDERS)).collect(),
             bells: (0..workers)
                 .map(|_| Bell::new().map(Arc::new))
@@ -108,10 +112,10 @@ impl<R: Send> Exchange<R> {
         &self.bells[worker]
     }
 
-    /// The queue of host packets for a worker.
+    /// The queue of loose packets for a worker.
     #[must_use]
-    pub fn host(&self, worker: usize) -> &ArrayQueue<HostParcel> {
-        &self.host[worker]
+    pub fn loose(&self, worker: usize) -> &ArrayQueue<LooseParcel> {
+        &self.loose[worker]
     }
 
     fn route(&self, from: usize, to: usize) -> &Route<R> {
@@ -173,16 +177,16 @@ impl<R: Send> Desk<R> {
         Ok(())
     }
 
-    /// Sends a packet of the machine. Followed by [`Self::ring`].
+    /// Sends a copied packet. Followed by [`Self::ring`].
     ///
     /// # Errors
     /// The packet itself when the queue is full or there is no such worker.
-    pub fn send_host(&mut self, to: u16, packet: HostParcel) -> Result<(), HostParcel> {
+    pub fn send_loose(&mut self, to: u16, packet: LooseParcel) -> Result<(), LooseParcel> {
         let to = usize::from(to);
         if to >= self.out.len() || to == self.own {
             return Err(packet);
         }
-        self.exchange.host(to).push(packet)?;
+        self.exchange.loose(to).push(packet)?;
         self.unrung[to] = true;
         Ok(())
     }
@@ -211,9 +215,9 @@ impl<R: Send> Desk<R> {
         self.exchange.route(from, self.own).there.pop()
     }
 
-    /// The next host packet that another worker sent here.
-    pub fn receive_host(&self) -> Option<HostParcel> {
-        self.exchange.host(self.own).pop()
+    /// The next copied packet that another worker sent here.
+    pub fn receive_loose(&self) -> Option<LooseParcel> {
+        self.exchange.loose(self.own).pop()
     }
 
     /// Sends a frame back to the worker that it belongs to. Followed by [`Self::ring`] at the end
@@ -246,7 +250,7 @@ impl<R: Send> Desk<R> {
     /// Something waits for this worker.
     #[must_use]
     pub fn has_mail(&self) -> bool {
-        !self.exchange.host(self.own).is_empty()
+        !self.exchange.loose(self.own).is_empty()
             || !self.exchange.orders[self.own].is_empty()
             || (0..self.out.len()).any(|other| {
                 !self.exchange.route(other, self.own).there.is_empty()

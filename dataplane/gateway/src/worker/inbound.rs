@@ -142,7 +142,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             Verdict::Consumed(Consumed::Dummy) => self.tally.add(Cell::Dummy, 1),
             Verdict::Consumed(Consumed::Keepalive) => self.tally.add(Cell::Keepalive, 1),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
-            Verdict::Held => return Kept::Held(fate.slot),
+            Verdict::Held(end) => return Kept::Held(fate.slot, end),
             Verdict::Continue | Verdict::Opened => {
                 debug_assert!(false, "open() decides every packet that has a buffer");
                 self.drop(DropReason::NoFrame, source.arrival);
@@ -218,9 +218,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival: source.arrival,
         };
         let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
-        if let Some(Kept::For(_)) = ends.first() {
+        if let Some(Kept::For(to)) = ends.first() {
             // Its plaintext lies in a frame of ours, which cannot be handed over.
-            self.tally.drop(DropReason::HandoffFull);
+            self.hand_over_copy(*to, &again);
         }
         self.discard(place, buffer);
     }

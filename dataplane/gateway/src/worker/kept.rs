@@ -1,6 +1,8 @@
 //! Packets that a worker cannot end at once: handed over to their SA's home, handed over to us, or
 //! on the shelf until their numbers are reserved.
 
+use std::sync::atomic::Ordering;
+
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
 use ipsec::packet::Packet;
@@ -12,7 +14,7 @@ use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Source};
-use crate::worker::handoff::Parcel;
+use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
 use crate::worker::host::Host;
 use crate::worker::process::{Kept, Worker};
@@ -49,16 +51,37 @@ impl<P: Port, H: Host> Worker<P, H> {
                     }
                 }
             }
-            (Kept::Held(slot), Some(packet)) => {
-                self.shelve(frame.bytes(), packet, arrival, slot, now);
+            (Kept::Held(slot, end), Some(packet)) => {
+                self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
             }
             (Kept::No, _) | (_, None) => {}
         }
         Some(frame)
     }
 
-    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
-        if self.shelf.keep(frame, packet, arrival, slot, now) {
+    /// Hands over a packet whose frame cannot be: a copy of it, over a queue of
+    /// [`crate::worker::handoff::PARCELS`].
+    pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>) {
+        let parcel = LooseParcel {
+            frame: source.frame.to_vec(),
+            arrival: source.arrival,
+            cut: self.cut,
+        };
+        match self.desk.send_loose(to, parcel) {
+            Ok(()) => self.tally.hold(1),
+            Err(_) => self.tally.drop(DropReason::HandoffFull),
+        }
+    }
+
+    fn shelve(
+        &mut self,
+        frame: &[u8],
+        packet: Packet,
+        arrival: Arrival,
+        sa: (SaSlot, u64),
+        now: Time,
+    ) {
+        if self.shelf.keep(frame, packet, arrival, sa, now) {
             self.tally.hold(1);
         } else {
             self.tally.drop(DropReason::NoReservation);
@@ -71,6 +94,18 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         for mut held in self.shelf.take() {
+            let over = now.since(held.since) >= held::PATIENCE;
+            let reserved_end = reserved_end(snapshot, held.slot);
+            // Without more numbers the answer would be the same: not decrypted for nothing.
+            if reserved_end == Some(held.reserved_end) {
+                if over {
+                    self.tally.drop(DropReason::NoReservation);
+                    self.tally.unhold(1);
+                } else {
+                    self.shelf.put_back(held);
+                }
+                continue;
+            }
             let (packet, arrival) = (held.packet, held.arrival);
             let source = Source {
                 frame: &mut held.frame,
@@ -79,11 +114,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
             match ends.first() {
-                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
+                Some(Kept::Held(_, end)) if !over => {
+                    held.reserved_end = *end;
                     self.shelf.put_back(held);
                     continue;
                 }
-                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
+                Some(Kept::Held(..)) => self.tally.drop(DropReason::NoReservation),
                 Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
                 Some(Kept::No) | None => {}
             }
@@ -128,11 +164,11 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.desk.give_back(from, parcel.lane, parcel.frame);
             }
         }
-        while let Some(mut parcel) = self.desk.receive_host() {
+        while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
             self.come_to(parcel.cut);
             self.tally.unhold(1);
-            self.serve_host_packet(&mut parcel.frame, snapshot, now);
+            self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
         }
         if served > 0 {
             self.desk.ring();
@@ -167,8 +203,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 Kept::No => {}
                 // It came here because its SA lived here; meanwhile it moved.
                 Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
-                Kept::Held(slot) => {
-                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
+                Kept::Held(slot, end) => {
+                    let frame = parcel.frame.bytes();
+                    self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }
             }
         }
@@ -183,4 +220,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         count
     }
+}
+
+/// How far the numbers of the SA in `slot` are reserved; `None`: it is gone.
+fn reserved_end(snapshot: &Snapshot, slot: SaSlot) -> Option<u64> {
+    let sa = snapshot.tables.sad.by_slot(slot)?;
+    Some(sa.published.reserved_end.load(Ordering::Relaxed))
 }

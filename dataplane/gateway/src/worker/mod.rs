@@ -38,3 +38,6 @@ pub mod run;
 
 pub use frame::Arrival;
 pub use process::{Lane, Worker, WorkerSettings};
+
+#[cfg(test)]
+mod tests;

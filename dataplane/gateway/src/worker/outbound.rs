@@ -6,6 +6,7 @@ use ipsec::ip::fragment;
 use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
+use ipsec::policy::PolicyIndex;
 use ipsec::sa::{Sa, SaSlot};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
@@ -25,6 +26,7 @@ use crate::worker::process::{Ends, Kept, Worker};
 pub(super) struct Fate {
     pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
+    policy: Option<PolicyIndex>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
@@ -47,7 +49,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
+            let left = self.tally.left();
             ends.push(self.end_outbound(&fate, source, buffer.take(), snapshot, now));
+            if source.arrival == Arrival::Own && self.tally.left() > left {
+                self.count_policy(fate.policy, source.packet.length);
+            }
         }
         ends
     }
@@ -76,7 +82,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
             if item.verdict == Verdict::Protect {
-                match self.place(room_of(item), *way, snapshot) {
+                let placed = self.place(room_of(item), *way, snapshot);
+                match placed.and_then(|placed| self.no_wait_of_our_own(item, placed)) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
                         link = Some(found);
@@ -104,6 +111,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             .map(|(item, way)| Fate {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
+                policy: item.policy,
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
@@ -116,11 +124,27 @@ impl<P: Port, H: Host> Worker<P, H> {
         room: usize,
         way: Option<Path>,
         snapshot: &Snapshot,
-    ) -> Result<(P::Transmit, Link), DropReason> {
+    ) -> Result<(P::Transmit, (Path, Link)), DropReason> {
         let path = way.ok_or(DropReason::NoRoute)?;
         let link = self.link(snapshot, path.next)?;
         let buffer = self.allocate(path.next.port, room)?;
-        Ok((buffer, link))
+        Ok((buffer, (path, link)))
+    }
+
+    /// An error of our own does not wait for a neighbour once it is sealed: its SA would have
+    /// counted what perhaps never leaves.
+    fn no_wait_of_our_own(
+        &mut self,
+        item: &Item<'_>,
+        (buffer, (path, link)): (P::Transmit, (Path, Link)),
+    ) -> Result<(P::Transmit, Link), DropReason> {
+        match link {
+            Link::Wait if item.own => {
+                self.discard(path.next.port, buffer);
+                Err(DropReason::NoNeighbor)
+            }
+            link => Ok((buffer, link)),
+        }
     }
 
     fn end_outbound(
@@ -316,12 +340,11 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
         .iter_mut()
         .map(|source| {
             let length = usize::from(source.packet.length);
-            let local = source.arrival.is_local();
-            Item::new(
-                &mut source.frame[ETHERNET..ETHERNET + length],
-                source.packet,
-                local,
-            )
+            let arrival = source.arrival;
+            let ip = &mut source.frame[ETHERNET..ETHERNET + length];
+            let mut item = Item::new(ip, source.packet, arrival.is_local());
+            item.own = arrival == Arrival::Own;
+            item
         })
         .collect()
 }

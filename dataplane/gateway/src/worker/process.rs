@@ -24,7 +24,7 @@ use crate::port::{Frame, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
-use crate::worker::handoff::{Desk, Exchange, HostParcel};
+use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::orders::UnderWay;
@@ -77,8 +77,8 @@ pub(super) enum Kept {
     No,
     /// The SA lives on another worker.
     For(u16),
-    /// Authentic, but its number is not reserved yet.
-    Held(SaSlot),
+    /// Authentic, but its number is not reserved yet: numbers of that SA are up to that one.
+    Held(SaSlot, u64),
 }
 
 /// What became of the frames of a burst.
@@ -215,6 +215,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
+    /// A policy decided the fate of a packet that `select` left uncounted.
+    pub(super) fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(&mut self.counts, policy, length);
+        self.show_policy(policy);
+    }
+
     /// Passes on which SAs want more numbers reserved.
     pub(super) fn ask_for_numbers(&mut self) {
         for slot in self.wanted.drain(..) {
@@ -312,7 +318,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// One packet from the machine itself, behind an Ethernet header that means nothing.
     pub fn serve_host(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
         self.tally.add(Cell::FromHost, 1);
-        self.serve_host_packet(frame, snapshot, now);
+        self.serve_loose(frame, Arrival::Host, snapshot, now);
         self.post(snapshot, now);
     }
 
@@ -336,25 +342,25 @@ impl<P: Port, H: Host> Worker<P, H> {
         count
     }
 
-    pub(super) fn serve_host_packet(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
+    /// A packet for the outbound policy that lies in no frame of a port: the machine's own, or
+    /// what was opened on another worker.
+    pub(super) fn serve_loose(
+        &mut self,
+        frame: &mut [u8],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
         match look_from_host(frame) {
             Look::Packet(packet) => {
                 let mut source = Source {
                     frame,
                     packet,
-                    arrival: Arrival::Host,
+                    arrival,
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
-                    let parcel = HostParcel {
-                        frame: source.frame.to_vec(),
-                        cut: self.cut,
-                    };
-                    if self.desk.send_host(*to, parcel).is_ok() {
-                        self.tally.hold(1);
-                    } else {
-                        self.tally.drop(DropReason::HandoffFull);
-                    }
+                    self.hand_over_copy(*to, &source);
                 }
             }
             Look::Host => self.tally.drop(DropReason::Malformed),

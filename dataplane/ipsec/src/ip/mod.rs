@@ -1,4 +1,5 @@
-//! Pure functions on IP packets: fragmentation, ICMP errors, hop limit, tunnel headers.
+//! Pure functions on IP packets: fragmentation, ICMP errors, hop limit, tunnel headers, where
+//! transport mode puts a header, and what AH counts as zero.
 
 // Import order, top to bottom. Blank lines keep rustfmt from sorting it.
 pub mod hop;
@@ -10,6 +11,10 @@ pub mod fragment;
 pub mod icmp_error;
 
 pub mod rate_limit;
+
+pub mod transport;
+
+pub mod mutable;
 
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,8 @@ pub struct Item<'a> {
     pub packet: Packet,
     /// The machine's own packet: its hop limit is left alone (T115).
     pub from_host: bool,
+    /// An ICMP error of our own: the caller counts its policy, and only if it leaves.
+    pub own: bool,
     /// The SA, once chosen.
     pub sa: Option<&'a Sa>,
     /// MTU of the way that the sealed packet takes, bytes. Given by the caller before `fit`.
@@ -92,6 +94,7 @@ impl<'a> Item<'a> {
             source,
             packet,
             from_host,
+            own: false,
             sa: None,
             mtu: 0,
             fragment_outer: false,

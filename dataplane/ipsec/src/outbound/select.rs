@@ -19,8 +19,8 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for item in batch {
         let found = consult(item, context);
         item.verdict = found.unwrap_or_else(Verdict::Drop);
-        // The other worker asks again, and counts.
-        if !matches!(item.verdict, Verdict::Elsewhere(_)) {
+        // The other worker asks again, and counts; what is our own may never come into being.
+        if !item.own && !matches!(item.verdict, Verdict::Elsewhere(_)) {
             context.count_policy(item.policy, item.packet.length);
         }
     }

@@ -73,6 +73,7 @@ pub struct UdpEncapsulation {
 }
 
 /// All that configuration says of one SA. Holds key bytes; wiped on drop.
+//= T109 (RFC 4301 section 4.4.2.1)
 #[derive(Debug)]
 pub struct SaParameters {
     /// Unique name.

@@ -34,6 +34,8 @@ pub enum Stage {
 pub struct Usage {
     /// Packets so far.
     pub packets: u64,
+    //= exception T110: bytes are those of the plaintext packets, as operators and accounting count
+    //= them; padding is not among them. Peers that count otherwise go on working.
     /// Bytes of their plaintext packets so far.
     pub bytes: u64,
     /// Whole seconds since birth.

@@ -6,6 +6,7 @@ mod gateway;
 
 mod packets;
 
+mod peers;
 mod round_trip;
 
 mod arrivals;

@@ -143,6 +143,7 @@ fn all_mistakes_of_a_file_come_in_one_run_in_order_of_line() {
     assert_eq!(keys, expected);
 }
 
+//= test T109
 #[test]
 fn a_file_without_mistakes_says_what_it_says() {
     let text = BASE.replace(
