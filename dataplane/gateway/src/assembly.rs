@@ -61,7 +61,7 @@ pub fn sas(
         sa.published
             .reserved_end
             .store(start.reserved_end, Ordering::Release);
-        state.publish(&sa.parameters.lifetime, now, &sa.published);
+        state.publish(&sa.published);
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
         }

@@ -18,6 +18,7 @@ use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::path_mtu::PathMtus;
+use crate::daemon::ports::OpenPort;
 use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::start::guard_with;
@@ -26,6 +27,8 @@ use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
 use crate::netlink::{Changes, Kernel, Mirror};
 use crate::port::host::HostPort;
+use crate::port::xdp::program::ProgramError;
+use crate::port::xdp::steer::SteeringTables;
 use crate::snapshot::{PortFacts, Snapshot};
 use crate::worker::pending;
 use crate::worker::run::Shared;
@@ -281,19 +284,18 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    fn steer(&self, running: &Running) -> Result<(), crate::port::xdp::program::ProgramError> {
+    fn steer(&self, running: &Running) -> Result<(), ProgramError> {
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let tables = publish::steering(self.config, &self.sas, &local);
         let snapshot = self.shared.snapshot.load();
         let mut ports = running.ports.borrow_mut();
+        let mut result = Ok(());
+        // A port that fails must not leave those behind it with old tables.
         for (port, facts) in ports.iter_mut().zip(snapshot.ports.iter()) {
-            if port.facts.mac != facts.mac {
-                port.program.change_mac(facts.mac)?;
-                port.facts.mac = facts.mac;
-            }
-            port.program.update(&tables)?;
+            let steered = steer_port(port, facts, &tables);
+            result = result.and(steered);
         }
-        Ok(())
+        result
     }
 
     async fn serve_requests(&mut self, print: Print) {
@@ -364,6 +366,24 @@ impl<'c> Follower<'c> {
         let peers: Vec<IpAddr> = self.sas.iter().map(|sa| peer(sa)).collect();
         routes.apply(host.index(), &wanted, &peers).await
     }
+}
+
+/// Tells one port's program its MAC address and the tables. The address is told again as long as
+/// it fails, and the tables are updated whatever becomes of it.
+fn steer_port(
+    port: &mut OpenPort,
+    facts: &PortFacts,
+    tables: &SteeringTables,
+) -> Result<(), ProgramError> {
+    let mut told = Ok(());
+    if port.facts.mac != facts.mac {
+        told = port.program.change_mac(facts.mac);
+        if told.is_ok() {
+            port.facts.mac = facts.mac;
+        }
+    }
+    let updated = port.program.update(tables);
+    told.and(updated)
 }
 
 /// The other end of an SA.

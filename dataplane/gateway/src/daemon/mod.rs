@@ -15,6 +15,8 @@ pub mod publish;
 
 pub mod numbers;
 
+mod orders;
+
 pub mod answers;
 
 mod start;

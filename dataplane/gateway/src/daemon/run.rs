@@ -68,7 +68,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
     let (host_side, links) = start::connect_host(host.as_ref(), &exchange, cores.len())?;
-    numbers.start(&sas, print).map_err(Refusal::of)?;
+    numbers.start(&sas, print)?;
     let around = Surroundings {
         shared: Arc::clone(&shared),
         exchange,
@@ -169,7 +169,7 @@ fn stop(
             ));
         }
     }
-    let tally = running.tally();
+    let tally = running.last_tally();
     if !tally.balances() {
         let (began, ended) = tally.sides();
         print(&format!(

@@ -45,8 +45,9 @@ pub struct Surroundings {
 /// The running workers.
 pub struct Crew {
     threads: Vec<JoinHandle<Farewell>>,
-    exchange: Arc<LiveExchange>,
     shared: Arc<Shared>,
+    /// What they share among each other.
+    pub exchange: Arc<LiveExchange>,
     /// What each publishes.
     pub blocks: Vec<Arc<Block>>,
     /// Each one's policy counters.

@@ -247,6 +247,8 @@ struct Pipeline {
     sas: Vec<Arc<ipsec::sa::Sa>>,
     policies: Arc<[PolicyCell]>,
     drops_before: [u64; DropReason::COUNT],
+    /// Of the last packet.
+    now: Time,
 }
 
 impl Pipeline {
@@ -312,10 +314,12 @@ impl Pipeline {
             sas,
             policies,
             drops_before: [0; DropReason::COUNT],
+            now: Time(0),
         })
     }
 
     fn offer(&mut self, entry: Entry, packet: &Captured, now: Time) {
+        self.now = now;
         match entry {
             Entry::Port(port) => {
                 let taken = self.worker.lanes_mut()[port].port.inject(&packet.frame);
@@ -370,7 +374,7 @@ impl Pipeline {
         Document::gather(
             self.worker.tally(),
             &self.port_names,
-            &self.sas,
+            (&self.sas, self.now),
             &self.policy_names,
             &[Arc::clone(&self.policies)],
         )

@@ -24,15 +24,15 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
-struct Fate {
-    verdict: Verdict,
+pub(super) struct Fate {
+    pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
     policy: Option<PolicyIndex>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
-    way: Option<(Path, Link)>,
+    pub(super) way: Option<(Path, Link)>,
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
@@ -66,7 +66,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// From `select` to sealed packets in frames of their egress ports.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         items: ArrayVec<Item<'_>, BATCH>,
         buffers: &mut [Option<P::Transmit>; BATCH],
@@ -216,7 +216,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// A sealed packet leaves, whole or (RFC 2473 §7.1) in fragments.
-    fn leave(
+    pub(super) fn leave(
         &mut self,
         fate: &Fate,
         way: (Path, Link),
@@ -229,8 +229,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
         }
         let outer = &buffer.room()[ETHERNET..ETHERNET + length];
-        if let Ok(packet) = packet::parse(outer) {
-            self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now);
+        match packet::parse(outer) {
+            Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
+            Err(reason) => self.drop(reason, arrival),
         }
         self.discard(way.0.next.port, buffer);
     }

@@ -30,6 +30,7 @@ use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
 use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
+use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
 use crate::worker::reassembly::{Assembly, Gathered};
@@ -102,6 +103,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) states: States,
     pub(super) memory: Memory,
     pub(super) tally: Tally,
+    /// The cut of the counters that the tally is at.
+    pub(super) cut: u64,
     pub(super) host: H,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
@@ -115,6 +118,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) assembly: Assembly,
     /// Room for packets that are opened and too long for a frame of the egress port.
     pub(super) opened: Box<[u8]>,
+    /// Dummies that are being sent.
+    pub(super) order: Option<UnderWay>,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
@@ -158,6 +163,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             },
             memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
             tally: Tally::new(settings.ports),
+            cut: 0,
             host,
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
@@ -173,6 +179,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 settings.flow_label_seed,
             ),
             opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
+            order: None,
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
@@ -321,6 +328,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.lanes[lane].port.release(frame);
             }
         }
+        self.desk.ring();
         self.post(snapshot, now);
     }
 
@@ -384,12 +392,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.expire_fragments(now);
         self.settle(snapshot, now);
         self.host.flush();
+        self.desk.ring();
         let mut again = false;
         for lane in &mut self.lanes {
             again |= lane.port.flush();
         }
         self.block.publish(&self.tally);
+        self.come_to(self.desk.cut());
         again
+    }
+
+    /// Freezes the counters for the readers of cut number `cut`, unless the tally has gone on from
+    /// there. Between batches only.
+    pub(super) fn come_to(&mut self, cut: u64) {
+        if cut > self.cut {
+            self.cut = cut;
+            self.block.freeze(cut, &self.tally);
+        }
     }
 
     /// The lanes, for whoever feeds memory ports.

@@ -71,6 +71,27 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     let sa = tables.outbound_sa(policy, context.worker)?;
     carries(sa)?;
     item.sa = Some(sa);
+    if let Verdict::Elsewhere(worker) = ready(sa, context)? {
+        return Ok(Verdict::Elsewhere(worker));
+    }
+    //= T58 T115 (RFC 4301 section 5.1.2.1)
+    if !item.from_host && packet.hop_limit <= 1 {
+        return Err(DropReason::HopLimit);
+    }
+    Ok(Verdict::Protect)
+}
+
+//= T13 (RFC 4303 section 2.6)
+pub(super) fn run_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in batch {
+        let Some(sa) = item.sa else { continue };
+        let found = carries(sa).and_then(|()| ready(sa, context));
+        item.verdict = found.unwrap_or_else(Verdict::Drop);
+    }
+}
+
+/// Whether the SA is at home here and may send one packet more.
+fn ready(sa: &Sa, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
     match context.states.adopt(sa) {
         Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
         Ownership::Gone => return Err(DropReason::SaExpired),
@@ -80,10 +101,6 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     //= T04 T57 (RFC 4303 section 3.3.3)
     state.check_lifetime(&sa.parameters.lifetime, context.now)?;
     state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
-    //= T58 T115 (RFC 4301 section 5.1.2.1)
-    if !item.from_host && packet.hop_limit <= 1 {
-        return Err(DropReason::HopLimit);
-    }
     Ok(Verdict::Protect)
 }
 

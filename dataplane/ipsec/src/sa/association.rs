@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU16, AtomicU64};
 pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
 use crate::crypto::{KeyError, Transform};
-use crate::sa::lifetime::Lifetime;
+use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::state::SaState;
 use crate::secret::Secret;
-use crate::time::Time;
+use crate::time::{SECOND, Time};
 
 /// The direction an SA or a policy serves, seen from the protected side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,8 +153,8 @@ pub struct Published {
     pub sequence: AtomicU64,
     /// [`SaState::needed`]: what the keeper of reservations must cover.
     pub needed: AtomicU64,
-    /// [`crate::sa::lifetime::Stage`] as a number.
-    pub stage: AtomicU64,
+    /// When the state was created, on the owner's time line: age goes on without packets.
+    pub born: AtomicU64,
     /// Numbers up to and including this one are on disk as reserved: an outbound number above it
     /// must not be used, an inbound one above it not be accepted. `u64::MAX`: no reservations.
     pub reserved_end: AtomicU64,
@@ -215,6 +215,19 @@ impl PathMtu {
             self.bytes.store(u16::MAX, Relaxed);
         }
         old
+    }
+}
+
+impl Published {
+    /// The stage of the SA's life at `now`, on the owner's time line: what the next packet meets.
+    //= T57 (RFC 4301 section 4.4.2.1)
+    #[must_use]
+    pub fn stage(&self, lifetime: &Lifetime, now: Time) -> Stage {
+        lifetime.stage(Usage {
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            seconds: now.since(Time(self.born.load(Relaxed))) / SECOND,
+        })
     }
 }
 

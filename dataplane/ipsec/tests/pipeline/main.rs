@@ -15,4 +15,6 @@ mod verification;
 
 mod departures;
 
+mod dummies;
+
 mod hostile;
