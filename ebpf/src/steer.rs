@@ -108,19 +108,19 @@ impl Datagram {
         })
     }
 
-    /// Between client and server either way, or between relay and server.
+    /// Between client and server, either way.
     #[inline(always)]
-    fn is_dhcp(self, family: u64) -> bool {
+    fn is_dhcp_client(self, family: u64) -> bool {
         let (client, server) = if family == IPV4 { (68, 67) } else { (546, 547) };
-        let is_either = self.source == client || self.source == server;
-        (is_either && self.destination == server)
+        (self.source == client && self.destination == server)
             || (self.source == server && self.destination == client)
     }
 
-    /// IKE, or what shares its port behind a NAT.
+    /// From a relay.
     #[inline(always)]
-    fn is_ike(self) -> bool {
-        IKE.contains(&self.source) || IKE.contains(&self.destination)
+    fn is_dhcp_relay(self, family: u64) -> bool {
+        let server = if family == IPV4 { 67 } else { 547 };
+        self.source == server && self.destination == server
     }
 }
 
@@ -248,21 +248,55 @@ fn built_in(frame: &Frame<'_>, packet: &Packet, datagram: Option<Datagram>) -> O
     {
         return Some(Outcome::PassNeighborDiscovery);
     }
-    if datagram.is_some_and(|datagram| datagram.is_dhcp(packet.destination.family)) {
+    let multicast = is_multicast(&packet.destination);
+    let link_local = is_link_local(&packet.source) || is_link_local(&packet.destination);
+    let on_link = multicast || link_local || is_unspecified(&packet.source);
+    if let Some(datagram) = datagram
+        && is_dhcp(packet, datagram, on_link)
+    {
         return Some(Outcome::PassDhcp);
     }
-    if is_multicast(&packet.destination) {
+    if multicast {
         return Some(Outcome::PassMulticast);
     }
-    if is_link_local(&packet.source) || is_link_local(&packet.destination) {
+    if link_local {
         return Some(Outcome::PassLinkLocal);
     }
-    if datagram.is_some_and(Datagram::is_ike)
-        && (maps::is_local(&packet.destination) || maps::is_local(&packet.source))
+    if let Some(datagram) = datagram
+        && is_ike(packet, datagram)
     {
         return Some(Outcome::PassIke);
     }
     None
+}
+
+/// DHCP on the link, and between a client and a server of which one is the machine. What a relay
+/// passes on is somebody else's traffic: policy decides.
+#[inline(always)]
+fn is_dhcp(packet: &Packet, datagram: Datagram, on_link: bool) -> bool {
+    let family = packet.destination.family;
+    if datagram.is_dhcp_client(family) {
+        on_link || maps::is_local(&packet.source) || maps::is_local(&packet.destination)
+    } else {
+        on_link && datagram.is_dhcp_relay(family)
+    }
+}
+
+/// IKE, or what shares its port behind a NAT. To the machine by the destination port alone, since
+/// anybody can send from port 500; from it by either.
+#[inline(always)]
+fn is_ike(packet: &Packet, datagram: Datagram) -> bool {
+    let to_ike = IKE.contains(&datagram.destination);
+    if !to_ike && !IKE.contains(&datagram.source) {
+        return false;
+    }
+    (to_ike && maps::is_local(&packet.destination)) || maps::is_local(&packet.source)
+}
+
+/// The address of a host that has none yet.
+#[inline(always)]
+fn is_unspecified(address: &Address) -> bool {
+    address.words == [0; 2]
 }
 
 /// Multicast, or IPv4's limited broadcast.

@@ -12,6 +12,9 @@ const SHA1: &str = "integrity = \"sha1_96\"";
 const AH: &str = "protocol = \"ah\"";
 const TRANSPORT: &str = "mode = \"transport\"";
 
+//= test T02
+//= test T85
+//= test T153
 #[test]
 fn numbers_and_keys() {
     let short = format!("*encryption_key = \"{}\"", &KEY[..38]);
@@ -41,6 +44,8 @@ fn numbers_and_keys() {
     ]));
 }
 
+//= test T71
+//= test T148
 #[test]
 fn algorithms_that_do_not_go_together() {
     let key = format!("integrity_key = \"{KEY}\"");
@@ -67,6 +72,7 @@ fn algorithms_that_do_not_go_together() {
     ]));
 }
 
+//= test T159
 #[test]
 fn addresses_modes_and_encapsulation() {
     let key = format!("integrity_key = \"{KEY}\"");

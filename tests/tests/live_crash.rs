@@ -194,6 +194,7 @@ fn a_start_under_load_leaks_nothing_once_the_guard_stands() {
     );
 }
 
+//= test T38
 #[test]
 fn a_restart_goes_on_where_the_numbers_ended() {
     live("a_restart_goes_on_where_the_numbers_ended", || {

@@ -328,6 +328,7 @@ fn every_reason_is_in_the_document() {
     xipsec_tests::expect::conclude(body());
 }
 
+//= test T66
 #[test]
 fn drops_are_captured_as_they_came() {
     let body = || -> Result<()> {

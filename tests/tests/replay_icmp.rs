@@ -19,7 +19,12 @@ fn udp(hosts: [&str; 2], fields: IpFields, size: usize) -> Result<Vec<u8>> {
 
 fn run(packets: &[Vec<u8>]) -> Result<Replayed> {
     let sas = replay::sas(Family::V4, suite::AES128GCM16);
-    let mut replay = Replay::new(&replay::tunnel(&sas, &[]))?;
+    let mut config = replay::tunnel(&sas, &[]);
+    // What goes to the links themselves, in the clear.
+    for (name, remote) in [("to-wan", "192.0.2.0/24"), ("to-lan", "10.1.0.0/24")] {
+        config.policy([name, "out", "bypass"], [LEFT.net[0], remote], 200, &[]);
+    }
+    let mut replay = Replay::new(&config)?;
     let frames = (1..)
         .zip(packets)
         .map(|(at, packet)| replay::from_host(at, packet));
@@ -141,13 +146,20 @@ fn what_must_draw_no_answer_draws_none() {
             fragment: 10,
             ..hops(1)
         };
+        // The broadcast addresses of our own subnets, as destination and as source.
+        let [wan, lan] = ["192.0.2.255", "10.1.0.255"];
+        let broadcast = udp([a, lan], hops(1), 10)?;
+        let forged = packets::udp(lan, b, [4000, 5000], &[0; 10])?;
         let packets = [
             packets::ip(a, b, ICMP, hops(1), &error)?,
             packets::ip(a, b, ICMP, hops(1), &redirect)?,
             packets::ip(a, b, UDP, later, &[0; 32])?,
+            broadcast,
+            udp([a, wan], hops(1), 10)?,
+            packets::ip(lan, b, UDP, hops(1), &forged)?,
         ];
         let result = run(&packets)?;
-        ensure!(result.dropped("hop_limit") == 3, "{}", result.json["drops"]);
+        ensure!(result.dropped("hop_limit") == 6, "{}", result.json["drops"]);
         ensure!(
             result.lan.is_empty() && result.wan.is_empty(),
             "an answer to what draws none"

@@ -307,3 +307,39 @@ fn opened_packets_leave_the_unprotected_side_by_the_outbound_policy_alone() {
         Ok(())
     });
 }
+
+/// Leases and relays in transit take the tunnel; what the machine needs for itself does not.
+#[test]
+fn built_in_entries_let_nothing_through_that_is_in_transit() {
+    let body = || -> Result<()> {
+        let sas = replay::sas(Family::V4, suite::NULL_SHA1);
+        let mut config = replay::network(&[]);
+        config.sa(&sas[0], "out");
+        config.protect("all", "out", ["0.0.0.0/0"; 2], &sas[0].name);
+        let frame = |at, from, to, ports| Ok(replay::from_host(at, &packet(UDP, from, to, ports)?));
+        let own = LEFT.lan[0];
+        let sealed = [
+            frame(1, A, B, [68, 67]),
+            frame(2, A, B, [67, 67]),
+            frame(3, A, B, [500, 500]),
+            frame(4, own, B, [67, 67]),
+            frame(5, own, B, [4500, 4500]),
+        ];
+        let kept = [
+            frame(6, A, own, [68, 67]),
+            frame(7, "0.0.0.0", "255.255.255.255", [68, 67]),
+            frame(8, own, A, [67, 68]),
+            frame(9, own, B, [500, 9]),
+            frame(10, own, B, [9, 500]),
+        ];
+        let frames = sealed.into_iter().chain(kept).collect::<Result<Vec<_>>>()?;
+        let result = Replay::new(&config)?.input("lan0", frames).run()?;
+        let sealed = result.wan.iter().map(Frame::protocol);
+        let sealed: Vec<_> = sealed.collect();
+        ensure!(sealed == [Some(packets::ESP); 5], "{sealed:?}");
+        ensure!(result.json["ports"]["lan0"]["to_host_packets"] == 5);
+        ensure!(counted(&result.json) == [("all".to_owned(), 5)]);
+        Ok(())
+    };
+    conclude(body());
+}

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cargo;
+mod compliance;
 mod demo;
 mod ebpf;
 mod lab;
@@ -43,6 +44,8 @@ enum Task {
     },
     /// Checks the shape of the code: import order, lengths, words, documents
     Tidy,
+    /// Joins the RFCs' requirements with code and tests into docs/COMPLIANCE.md
+    Compliance,
     /// Builds the XDP program into ebpf/prebuilt
     Ebpf {
         /// Compares with the committed object instead of replacing it
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Lab { action } => lab::run(&action),
         Task::Tidy => tidy::run(),
+        Task::Compliance => compliance::run(),
         Task::Ebpf { check } => ebpf::run(check),
     };
     match done {

@@ -78,6 +78,7 @@ impl Shape {
     /// Bytes behind an inner packet of `length` that hide its length: up to `pad_to` in all, never
     /// beyond what `mtu` carries.
     //= T12 T77 (RFC 4303 section 2.7)
+    //= T74 (RFC 4303 section 2.4): padding only aligns
     pub(crate) fn tfc(&self, length: usize, pad_to: u16, mtu: u16) -> usize {
         let limit = pad_to.min(self.largest_inner(mtu));
         usize::from(limit).saturating_sub(length)
@@ -127,6 +128,8 @@ mod tests {
         }
 
         //= test T12
+        //= test T74
+        //= test T77
         #[test]
         fn hiding_bytes_reach_the_aim_and_never_leave_the_mtu(
             length in 20_usize..2000, aim: u16, mtu in 1280_u16..2000,

@@ -4,7 +4,7 @@ use ipsec::policy::{PolicyParameters, PortSelector};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use xipsec::netlink::Guard;
 
-use super::guard_net::{dropped, load, net, ping, policies, skip_guard};
+use super::guard_net::{dropped, load, load_with, net, ping, policies, skip_guard};
 use super::world::Namespace;
 
 /// Policies, those of the first lines for one UDP port of the remote side alone.
@@ -172,5 +172,85 @@ fn esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard() {
                 .iter()
                 .any(|count| count.policy.is_none() && count.packets > 0)
         );
+    });
+}
+
+/// Counts what the machine is given, by a comment of each rule.
+fn count_input(machine: &Namespace, rules: &[(&str, &str)]) {
+    let mut text = "nft add table inet seen ; add chain inet seen in { type filter hook input \
+                    priority 300 ; }"
+        .to_owned();
+    for (comment, matched) in rules {
+        text += &format!(" ; add rule inet seen in {matched} counter comment saw_{comment}");
+    }
+    machine.run(&text);
+}
+
+/// What a rule of [`count_input`] has counted.
+fn input_of(machine: &Namespace, what: &str) -> u32 {
+    let listing = machine.run("nft list table inet seen");
+    let comment = format!("\"saw_{what}\"");
+    let line = listing.lines().find(|line| line.contains(&comment));
+    let mut words = line
+        .unwrap()
+        .split(' ')
+        .skip_while(|word| *word != "packets");
+    words.nth(1).unwrap().parse().unwrap()
+}
+
+/// From host B, over each family: a datagram to the gateway.
+fn send_both(from: u16, to: u16, data: &[u8]) {
+    for (own, address) in [("10.2.0.2", "10.2.0.1"), ("2001:db8:2::2", "2001:db8:2::1")] {
+        let socket = std::net::UdpSocket::bind((own, from)).unwrap();
+        socket.send_to(data, (address, to)).unwrap();
+    }
+}
+
+#[test]
+fn what_keys_and_leases_need_passes_although_policy_covers_the_endpoints() {
+    if skip_guard("what_keys_and_leases_need_passes_although_policy_covers_the_endpoints") {
+        return;
+    }
+    let net = net();
+    let all = policies(&[
+        "all protect 0.0.0.0/0 0.0.0.0/0 100",
+        "all6 protect ::/0 ::/0 100",
+    ]);
+    // Fragments are counted once they are whole again.
+    count_input(
+        &net.gateway,
+        &[
+            ("ike", "udp dport 500 udp length 4008"),
+            ("other", "udp dport 501"),
+            ("lease", "udp dport { 68, 546 }"),
+            ("relay", "udp dport { 67, 547 }"),
+            ("marked", "udp dport 10000 udp length 40"),
+            ("esp", "udp dport 10000 udp length 41"),
+            ("byte", "udp dport 10000 udp length 9"),
+        ],
+    );
+    assert!(ping(&net.b, "10.2.0.1") && ping(&net.b, "2001:db8:2::1"));
+    let knock = || {
+        send_both(500, 500, &[7; 4000]);
+        send_both(500, 501, &[7; 4000]);
+        send_both(67, 68, &[7; 32]);
+        send_both(547, 546, &[7; 32]);
+        send_both(67, 67, &[7; 32]);
+        send_both(547, 547, &[7; 32]);
+        send_both(9, 10_000, &[0; 32]);
+        send_both(9, 10_000, &[7; 33]);
+        send_both(9, 10_000, &[0xff]);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let names = ["ike", "other", "lease", "relay", "marked", "esp", "byte"];
+    let seen = || names.map(|name| input_of(&net.gateway, name));
+    net.b.enter(knock);
+    assert_eq!(seen(), [2, 2, 4, 4, 2, 2, 2], "without a guard");
+    net.gateway.enter(|| {
+        let mut guard = Guard::new();
+        let endpoints = ["10.2.0.1", "2001:db8:2::1"].map(|text| (text.parse().unwrap(), 10_000));
+        load_with(&mut guard, &all, &endpoints, false);
+        net.b.enter(knock);
+        assert_eq!(seen(), [4, 2, 8, 4, 4, 2, 4]);
     });
 }

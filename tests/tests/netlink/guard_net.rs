@@ -121,6 +121,16 @@ pub(super) fn both(
 }
 
 pub(super) fn load(guard: &mut Guard, policies: &[PolicyParameters], discard_unmatched: bool) {
+    load_with(guard, policies, &[], discard_unmatched);
+}
+
+/// The same with encapsulation at these addresses and ports.
+pub(super) fn load_with(
+    guard: &mut Guard,
+    policies: &[PolicyParameters],
+    encapsulation: &[(IpAddr, u16)],
+    discard_unmatched: bool,
+) {
     let port = |name: &str, side| PortSide {
         name: name.to_owned(),
         side,
@@ -133,6 +143,7 @@ pub(super) fn load(guard: &mut Guard, policies: &[PolicyParameters], discard_unm
         .load(&GuardParameters {
             policies,
             ports: &ports,
+            encapsulation,
             discard_unmatched,
         })
         .unwrap();

@@ -102,7 +102,7 @@ pub(super) fn built_in() -> Vec<Case> {
 
 /// Rule 5, by protocol and ports.
 fn bypassed_services() -> Vec<Case> {
-    let router = ("10.2.0.1", "10.1.0.9");
+    let router = ("10.2.0.1", "10.1.0.1");
     let neighbor = |icmp_type: u8, hop_limit: u8| {
         let addresses = ("2001:db8:1::5", "2001:db8:2::5");
         let message = [&[icmp_type, 0, 0, 0][..], &[0; 20]].concat();
@@ -116,23 +116,32 @@ fn bypassed_services() -> Vec<Case> {
         Case::pass("neighbour advertisement", neighbor(136, 255), discovery),
         Case::pass("ICMPv6 redirect", neighbor(137, 255), discovery),
         Case::pass(
-            "DHCP offer, unicast",
+            "DHCP offer to the machine",
             v4(router, UDP, &udp(67, 68, &[0; 240])),
             dhcp,
         ),
         Case::pass(
-            "DHCP renewal",
+            "DHCP renewal at the machine",
             v4(router, UDP, &udp(68, 67, &[0; 240])),
             dhcp,
         ),
-        Case::pass("DHCP relay", v4(router, UDP, &udp(67, 67, &[0; 240])), dhcp),
         Case::pass(
             "DHCPv6",
             v6(
-                ("2001:db8:2::5", "2001:db8:1::5"),
+                ("2001:db8:2::5", "2001:db8::1"),
                 UDP,
                 &udp(547, 546, &[0; 40]),
             ),
+            dhcp,
+        ),
+        Case::pass(
+            "DHCP discovery",
+            v4(("0.0.0.0", "255.255.255.255"), UDP, &udp(68, 67, &[0; 240])),
+            dhcp,
+        ),
+        Case::pass(
+            "DHCPv6 relay on the link",
+            v6(("fe80::5", "ff02::1:2"), UDP, &udp(547, 547, &[0; 40])),
             dhcp,
         ),
     ]
@@ -199,11 +208,6 @@ fn ike() -> Vec<Case> {
                 UDP,
                 &udp(40_000, 500, &[1; 28]),
             ),
-            ike,
-        ),
-        Case::pass(
-            "from a peer's IKE port: the guard tells who may",
-            v4(("203.0.113.5", "192.0.2.1"), UDP, &udp(500, 53, &[1; 28])),
             ike,
         ),
         Case::pass(

@@ -62,6 +62,22 @@ fn taken() -> Vec<Case> {
             v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(68, 68, &[0; 240])),
         ),
         policy(
+            "a DHCP renewal over there",
+            v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(68, 67, &[0; 240])),
+        ),
+        policy(
+            "what a DHCP relay sends there",
+            v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(67, 67, &[0; 240])),
+        ),
+        policy(
+            "what a DHCPv6 relay sends there",
+            v6(CLEAR6, UDP, &udp(547, 547, &[0; 40])),
+        ),
+        policy(
+            "what the machine itself sends there as a relay",
+            v4(("10.1.0.1", "10.2.2.3"), UDP, &udp(67, 67, &[0; 240])),
+        ),
+        policy(
             "IKE of others",
             v4(("10.1.2.3", "10.2.2.3"), UDP, &udp(500, 500, &[1; 28])),
         ),

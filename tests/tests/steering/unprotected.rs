@@ -261,6 +261,16 @@ fn local() -> Vec<Case> {
             v4(("10.66.0.1", "10.1.0.1"), TCP, &tcp()),
             Outcome::SocketLocal,
         ),
+        Case::drop(
+            "the same from a port that IKE has",
+            v4(("10.2.2.3", "192.0.2.1"), UDP, &udp(500, 53, &[1; 28])),
+            Outcome::SocketLocal,
+        ),
+        Case::drop(
+            "what a DHCP relay sends to it",
+            v4(("10.2.2.3", "192.0.2.1"), UDP, &udp(67, 67, &[0; 240])),
+            Outcome::SocketLocal,
+        ),
         Case::pass(
             "to the machine, policy bypasses",
             v4(("10.9.2.3", "10.1.0.1"), TCP, &tcp()),
@@ -292,6 +302,11 @@ fn by_policy() -> Vec<Case> {
         Case::drop(
             "a fragment of it",
             v4_piece(("10.2.2.3", "10.1.2.3"), UDP, LATER, &[0; 64]),
+            policy,
+        ),
+        Case::drop(
+            "a DHCP lease over there",
+            v4(("10.2.2.3", "10.1.2.3"), UDP, &udp(67, 68, &[0; 240])),
             policy,
         ),
         Case::drop(

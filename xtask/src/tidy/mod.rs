@@ -27,14 +27,14 @@ const SKIPPED: [&str; 5] = [
 const READ: [&str; 6] = ["rs", "toml", "md", "py", "yml", "service"];
 
 /// One text file of the repository.
-struct Source {
+pub(crate) struct Source {
     /// Path from the repository's root.
-    path: PathBuf,
-    text: String,
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 impl Source {
-    fn has_ending(&self, ending: &str) -> bool {
+    pub(crate) fn has_ending(&self, ending: &str) -> bool {
         self.path.extension().is_some_and(|found| found == ending)
     }
 
@@ -101,10 +101,16 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn check(root: &Path) -> Result<Vec<Finding>> {
+/// All text files of the tree at `root`, in order of path.
+pub(crate) fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     collect(root, root, &mut sources)?;
     sources.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(sources)
+}
+
+fn check(root: &Path) -> Result<Vec<Finding>> {
+    let sources = sources(root)?;
     let mut findings = Vec::new();
     for source in &sources {
         lengths::check(source, &mut findings);

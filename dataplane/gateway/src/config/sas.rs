@@ -166,6 +166,7 @@ fn read_identity<'d>(found: &mut Findings<'d>, table: &mut Table<'d>) -> Identit
     let accepted = "a number from 256 to 4294967295";
     let spi = table.require(found, "spi", accepted).and_then(|entry| {
         let spi = entry.number_as(found, 0..=u32::MAX, accepted)?;
+        //= T02 (RFC 4303 section 2.1)
         if spi < SPI_MINIMUM {
             entry.refuse(found, format!("{spi} is reserved"), accepted);
             return None;
@@ -196,6 +197,7 @@ fn read_identity<'d>(found: &mut Findings<'d>, table: &mut Table<'d>) -> Identit
 
 const ADDRESS: &str = "an IPv4 or IPv6 address";
 
+//= exception T37: multicast SAs are not built; a multicast endpoint is refused by name
 fn read_endpoint<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<IpAddr> {
     let address = entry.address(found, ADDRESS)?;
     if address.is_multicast() {
@@ -240,6 +242,7 @@ fn read_sequences<'d>(
             if packets == 0 && direction == Some(Direction::In) {
                 if esn {
                     let accepted = "32 to 1048576 packets with esn";
+                    //= T85 (RFC 4303 section 3.3.3)
                     entry.refuse(found, "esn needs a window", accepted);
                 } else {
                     let why = "anti-replay is off: whoever records a packet can send it again";
@@ -313,6 +316,7 @@ fn read_encapsulation<'d>(found: &mut Findings<'d>, mut ports: Table<'d>) -> Udp
             && let Some(number) = entry.number_as(found, 1..=u16::MAX, accepted)
         {
             if number == IKE_PORT {
+                //= T159 (RFC 7296 section 2.23)
                 entry.refuse(found, "port 500 is IKE's own", accepted);
             }
             *port = number;

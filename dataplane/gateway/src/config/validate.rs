@@ -147,6 +147,7 @@ fn check_keys(found: &mut Findings<'_>, sas: &[SaDraft]) {
     }
 }
 
+//= T153 (RFC 4106 section 10, RFC 3686 section 7): both directions are two SAs
 fn one_key(found: &mut Findings<'_>, first: Use<'_>, later: Use<'_>) {
     let why = format!("the same key as in line {}", first.key.line);
     let (line, name) = (later.key.line, &later.key.name);

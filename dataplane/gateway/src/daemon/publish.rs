@@ -1,5 +1,6 @@
 //! Builds each generation of what workers, XDP programs, guard and policy routes go by.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::netlink::View;
 use crate::port::settings::Side;
 use crate::port::xdp::steer::{self, SteeringPolicy, SteeringTables};
 use crate::route::{Fib, Neighbors, PortIndex};
-use crate::snapshot::{PortFacts, Snapshot};
+use crate::snapshot::{PortFacts, Snapshot, broadcasts};
 
 /// UDP port of ESP behind NAT, taken at every endpoint (RFC 3948 §2.1).
 const NAT_TRAVERSAL: u16 = 4500;
@@ -31,11 +32,21 @@ pub fn facts(config: &Config, view: &View, before: &[PortFacts]) -> Vec<PortFact
                 let interface = u16::try_from(link.mtu).unwrap_or(u16::MAX);
                 facts.mtu = port.mtu.map_or(interface, |mtu| mtu.min(interface));
                 facts.addresses = link.addresses.iter().map(|own| own.address).collect();
+                facts.broadcasts = broadcasts(
+                    link.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                );
             }
             if !port.addresses.is_empty()
                 && config.dataplane.forwarding == config::Forwarding::Static
             {
                 facts.addresses = port.addresses.iter().map(|own| own.address).collect();
+                facts.broadcasts = broadcasts(
+                    port.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                );
             }
             facts
         })
@@ -128,16 +139,11 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
             continue;
         }
         tables.endpoints.insert(parameters.destination, false);
-        if let Some(udp) = parameters.udp_encapsulation {
-            tables
-                .encapsulation
-                .insert((parameters.destination, udp.destination_port));
-            tables
-                .encapsulation
-                .insert((parameters.destination, NAT_TRAVERSAL));
+        if parameters.udp_encapsulation.is_some() {
             tables.peers.insert(parameters.source);
         }
     }
+    tables.encapsulation = encapsulation(sas);
     tables.put_policies(
         ordered(&config.policies)
             .into_iter()
@@ -149,6 +155,19 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
             }),
     );
     tables
+}
+
+/// The addresses and UDP ports at which encapsulated ESP is taken.
+#[must_use]
+pub fn encapsulation(sas: &[Arc<Sa>]) -> BTreeSet<(IpAddr, u16)> {
+    let inbound = sas
+        .iter()
+        .filter(|sa| sa.parameters.direction == Direction::In);
+    let ports = inbound.filter_map(|sa| {
+        let udp = sa.parameters.udp_encapsulation?;
+        Some([udp.destination_port, NAT_TRAVERSAL].map(|port| (sa.parameters.destination, port)))
+    });
+    ports.flatten().collect()
 }
 
 /// Policies in the order of the SPD.
@@ -178,6 +197,8 @@ pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
         } else {
             port.min(hop.mtu)
         };
+        //= T126 (RFC 4301 section 8.2.1)
+        let mtu = mtu.min(sa.published.path_mtu.bytes());
         Some(ipsec::outbound::largest_inner(sa, mtu))
     };
     let outbound = sas

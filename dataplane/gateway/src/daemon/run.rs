@@ -62,13 +62,13 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let mirror = Mirror::new(kernel.clone(), names, host_port.clone());
     let mirror = mirror.await.map_err(Refusal::of)?;
     let shared = share(&config, &facts, &sas, &mirror, cores.len())?;
-    let guard = start::load_guard(&config, print)?;
+    let guard = start::load_guard(&config, &sas, print)?;
     let (open, queues) = start::open_ports(&config, facts, print)?;
     let exchange: Arc<LiveExchange> = Arc::new(Exchange::new(cores.len()).map_err(Refusal::of)?);
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
     let (host_side, links) = start::connect_host(host.as_ref(), &exchange, cores.len())?;
-    numbers.start(&sas, print).map_err(Refusal::of)?;
+    numbers.start(&sas, print)?;
     let around = Surroundings {
         shared: Arc::clone(&shared),
         exchange,
@@ -91,7 +91,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
         &host_port,
     ));
     let side = Kernelside::new(kernel, next_hops, host.as_ref());
-    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side);
+    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side, print);
     let around = (&config, host.as_ref());
     let followed = follow(&mut follower, &mut signals, &running, around, print).await;
     let stopped = stop(running, crew, host_side, numbers, &sas, print);
@@ -169,7 +169,7 @@ fn stop(
             ));
         }
     }
-    let tally = running.tally();
+    let tally = running.last_tally();
     if !tally.balances() {
         let (began, ended) = tally.sides();
         print(&format!(

@@ -9,19 +9,20 @@ use std::time::Instant;
 
 use ipsec::sa::Sa;
 
-use crate::config::{self, Config, Workers};
+use crate::config::{self, Config, PortConfig, Workers};
 use crate::control::protocol::Choice;
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::cores;
 use crate::daemon::ports::{self, OpenPort, OpenQueue};
+use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::workers::{Crew, LiveExchange};
 use crate::netlink::guard::{Guard, GuardParameters, PortSide};
 use crate::port::host::{HostCounters, HostLink, HostPort};
 use crate::port::xdp::probe::Facts;
 use crate::route::PortIndex;
-use crate::snapshot::PortFacts;
+use crate::snapshot::{PortFacts, broadcasts};
 use crate::worker::run::Shared;
 
 pub(super) fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize>, Refusal> {
@@ -90,6 +91,11 @@ pub(super) fn port_facts(config: &Config, facts: &[Facts]) -> Vec<PortFacts> {
                 mac: facts.mac,
                 mtu: port.mtu.map_or(interface, |mtu| mtu.min(interface)),
                 addresses: port.addresses.iter().map(|own| own.address).collect(),
+                broadcasts: broadcasts(
+                    port.addresses
+                        .iter()
+                        .map(|own| (own.address, own.prefix_length)),
+                ),
             }
         })
         .collect()
@@ -140,7 +146,11 @@ pub(super) fn connect_host(
     ))
 }
 
-pub(super) fn load_guard(config: &Config, print: Print) -> Result<Option<Guard>, Refusal> {
+pub(super) fn load_guard(
+    config: &Config,
+    sas: &[Arc<Sa>],
+    print: Print,
+) -> Result<Option<Guard>, Refusal> {
     if config.dataplane.guard == config::Guard::Open {
         print(
             "warning: guard = \"open\": what policy protects may pass in the clear while the \
@@ -149,32 +159,28 @@ pub(super) fn load_guard(config: &Config, print: Print) -> Result<Option<Guard>,
         return Ok(None);
     }
     let mut guard = Guard::new();
-    let sides = port_sides(config);
-    guard
-        .load(&guard_parameters(config, &sides))
-        .map_err(Refusal::of)?;
+    guard_with(config, sas, |parameters| guard.load(parameters)).map_err(Refusal::of)?;
     Ok(Some(guard))
 }
 
-pub(super) fn port_sides(config: &Config) -> Vec<PortSide> {
-    let ports = config.ports.iter();
-    ports
-        .map(|port| PortSide {
-            name: port.name.clone(),
-            side: port.side,
-        })
-        .collect()
-}
-
-pub(super) fn guard_parameters<'a>(
-    config: &'a Config,
-    sides: &'a [PortSide],
-) -> GuardParameters<'a> {
-    GuardParameters {
+/// Lets `load` see what the guard's rules follow from.
+pub(super) fn guard_with<T>(
+    config: &Config,
+    sas: &[Arc<Sa>],
+    load: impl FnOnce(&GuardParameters<'_>) -> T,
+) -> T {
+    let side = |port: &PortConfig| PortSide {
+        name: port.name.clone(),
+        side: port.side,
+    };
+    let ports: Vec<PortSide> = config.ports.iter().map(side).collect();
+    let encapsulation: Vec<_> = publish::encapsulation(sas).into_iter().collect();
+    load(&GuardParameters {
         policies: &config.policies,
-        ports: sides,
+        ports: &ports,
+        encapsulation: &encapsulation,
         discard_unmatched: config.dataplane.unmatched == config::Unmatched::Discard,
-    }
+    })
 }
 
 pub(super) fn open_ports(
@@ -225,6 +231,7 @@ pub(super) fn running(
         sas: sas.to_vec(),
         policies: config.policies.clone(),
         blocks: crew.blocks.clone(),
+        exchange: Arc::clone(&crew.exchange),
         policy_cells: crew.policies.clone(),
         cores: crew.cores.clone(),
         host: host.map(|side| Arc::clone(&side.counters)),

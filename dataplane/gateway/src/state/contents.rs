@@ -10,6 +10,7 @@ use crate::state::{KeyId, Record, StateError};
 
 /// Everything that is kept. Records stay although their key is in no configuration: it may return.
 #[derive(Clone, Debug, PartialEq, Eq)]
+//= T38 (RFC 4303 section 3.3.3)
 pub struct Contents {
     /// Key of the hash that names keys; drawn once per directory.
     pub secret: [u8; 32],

@@ -25,6 +25,8 @@ pub(super) struct Held {
     pub arrival: Arrival,
     pub slot: SaSlot,
     pub since: Time,
+    /// How far the SA's numbers were reserved when the packet was last offered.
+    pub reserved_end: u64,
 }
 
 /// All that waits on one worker, oldest first.
@@ -40,7 +42,7 @@ impl Shelf {
         frame: &[u8],
         packet: Packet,
         arrival: Arrival,
-        slot: SaSlot,
+        (slot, reserved_end): (SaSlot, u64),
         now: Time,
     ) -> bool {
         let same = self.waiting.iter().filter(|held| held.slot == slot).count();
@@ -53,6 +55,7 @@ impl Shelf {
             arrival,
             slot,
             since: now,
+            reserved_end,
         });
         true
     }

@@ -1,10 +1,13 @@
 //! Packets that a worker cannot end at once: handed over to their SA's home, handed over to us, or
 //! on the shelf until their numbers are reserved.
 
+use std::sync::atomic::Ordering;
+
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, parse};
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -12,10 +15,11 @@ use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Source};
-use crate::worker::handoff::Parcel;
+use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
-use crate::worker::host::Host;
+use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Kept, Worker};
+use crate::worker::reassembly::Gathered;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Hands over or shelves what must be kept. Answers the frame if it is done with.
@@ -36,6 +40,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                         lane,
                         packet,
                         arrival,
+                        cut: self.cut,
                     },
                 ) {
                     Ok(()) => {
@@ -48,16 +53,38 @@ impl<P: Port, H: Host> Worker<P, H> {
                     }
                 }
             }
-            (Kept::Held(slot), Some(packet)) => {
-                self.shelve(frame.bytes(), packet, arrival, slot, now);
+            (Kept::Held(slot, end), Some(packet)) => {
+                self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
             }
             (Kept::No, _) | (_, None) => {}
         }
         Some(frame)
     }
 
-    fn shelve(&mut self, frame: &[u8], packet: Packet, arrival: Arrival, slot: SaSlot, now: Time) {
-        if self.shelf.keep(frame, packet, arrival, slot, now) {
+    /// Hands over a packet whose frame cannot be: a copy of it, over a queue of
+    /// [`crate::worker::handoff::PARCELS`].
+    pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>, direction: Direction) {
+        let parcel = LooseParcel {
+            frame: source.frame.to_vec(),
+            arrival: source.arrival,
+            direction,
+            cut: self.cut,
+        };
+        match self.desk.send_loose(to, parcel) {
+            Ok(()) => self.tally.hold(1),
+            Err(_) => self.tally.drop(DropReason::HandoffFull),
+        }
+    }
+
+    fn shelve(
+        &mut self,
+        frame: &[u8],
+        packet: Packet,
+        arrival: Arrival,
+        sa: (SaSlot, u64),
+        now: Time,
+    ) {
+        if self.shelf.keep(frame, packet, arrival, sa, now) {
             self.tally.hold(1);
         } else {
             self.tally.drop(DropReason::NoReservation);
@@ -70,6 +97,18 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         for mut held in self.shelf.take() {
+            let over = now.since(held.since) >= held::PATIENCE;
+            let reserved_end = reserved_end(snapshot, held.slot);
+            // Without more numbers the answer would be the same: not decrypted for nothing.
+            if reserved_end == Some(held.reserved_end) {
+                if over {
+                    self.tally.drop(DropReason::NoReservation);
+                    self.tally.unhold(1);
+                } else {
+                    self.shelf.put_back(held);
+                }
+                continue;
+            }
             let (packet, arrival) = (held.packet, held.arrival);
             let source = Source {
                 frame: &mut held.frame,
@@ -78,11 +117,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
             match ends.first() {
-                Some(Kept::Held(_)) if now.since(held.since) < held::PATIENCE => {
+                Some(Kept::Held(_, end)) if !over => {
+                    held.reserved_end = *end;
                     self.shelf.put_back(held);
                     continue;
                 }
-                Some(Kept::Held(_)) => self.tally.drop(DropReason::NoReservation),
+                Some(Kept::Held(..)) => self.tally.drop(DropReason::NoReservation),
                 Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
                 Some(Kept::No) | None => {}
             }
@@ -110,6 +150,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
+            self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
             let mut rest = &mut parcels[..];
             while let Some(first) = rest.first() {
@@ -126,12 +167,19 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.desk.give_back(from, parcel.lane, parcel.frame);
             }
         }
-        while let Some(mut frame) = self.desk.receive_host() {
+        while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
+            self.come_to(parcel.cut);
             self.tally.unhold(1);
-            self.serve_host_packet(&mut frame, snapshot, now);
+            match parcel.direction {
+                Direction::In => self.serve_whole(&mut parcel, snapshot, now),
+                Direction::Out => {
+                    self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
+                }
+            }
         }
         if served > 0 {
+            self.desk.ring();
             self.post(snapshot, now);
         }
         served
@@ -144,29 +192,65 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let mut sources: ArrayVec<Source<'_>, BATCH> = run
-            .iter_mut()
-            .map(|p| Source {
-                frame: p.frame.bytes_mut(),
-                packet: p.packet,
+        let mut rooms = self.assembly.rooms();
+        let mut gathered = Gathered::new(&mut rooms);
+        for (place, parcel) in run.iter_mut().enumerate() {
+            let source = Source {
+                frame: parcel.frame.bytes_mut(),
+                packet: parcel.packet,
                 arrival,
-            })
-            .collect();
+            };
+            self.gather(&mut gathered, (place, source), snapshot, now);
+        }
         let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
-            _ => self.outbound(&mut sources, snapshot, now),
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&gathered.sources, snapshot, now),
+            _ => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        drop(sources);
-        for (parcel, end) in run.iter().zip(ends) {
+        let kept = self.settle_gathered(gathered, ends, now);
+        self.assembly.put_back(rooms);
+        for (parcel, (end, _)) in run.iter().zip(kept) {
             self.tally.unhold(1);
             match end {
                 Kept::No => {}
                 // It came here because its SA lived here; meanwhile it moved.
                 Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
-                Kept::Held(slot) => {
-                    self.shelve(parcel.frame.bytes(), parcel.packet, arrival, slot, now);
+                Kept::Held(slot, end) => {
+                    let frame = parcel.frame.bytes();
+                    self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }
             }
+        }
+    }
+
+    /// Hands over or shelves a packet that lies in no frame.
+    pub(super) fn keep_copy(&mut self, end: Kept, source: &Source<'_>, now: Time) {
+        match end {
+            Kept::No => {}
+            Kept::For(to) => self.hand_over_copy(to, source, Direction::In),
+            Kept::Held(slot, end) => {
+                let (packet, arrival) = (source.packet, source.arrival);
+                self.shelve(source.frame, packet, arrival, (slot, end), now);
+            }
+        }
+    }
+
+    /// A packet from the unprotected side that another worker put together.
+    fn serve_whole(&mut self, parcel: &mut LooseParcel, snapshot: &Snapshot, now: Time) {
+        let packet = match parse(&parcel.frame[ETHERNET..]) {
+            Ok(packet) => packet,
+            Err(reason) => return self.tally.drop(reason),
+        };
+        let source = Source {
+            frame: &mut parcel.frame,
+            packet,
+            arrival: parcel.arrival,
+        };
+        let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
+        match ends.first() {
+            // It came here because its SA lived here; meanwhile it moved.
+            Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
+            Some(end) => self.keep_copy(*end, &source, now),
+            None => {}
         }
     }
 
@@ -179,4 +263,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         count
     }
+}
+
+/// How far the numbers of the SA in `slot` are reserved; `None`: it is gone.
+fn reserved_end(snapshot: &Snapshot, slot: SaSlot) -> Option<u64> {
+    let sa = snapshot.tables.sad.by_slot(slot)?;
+    Some(sa.published.reserved_end.load(Ordering::Relaxed))
 }

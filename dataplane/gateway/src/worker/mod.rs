@@ -8,6 +8,8 @@ pub mod host;
 
 mod frame;
 
+pub mod orders;
+
 pub mod handoff;
 
 mod held;
@@ -15,6 +17,8 @@ mod held;
 pub mod requests;
 
 mod outbox;
+
+mod reassembly;
 
 pub mod pending;
 
@@ -30,7 +34,12 @@ mod inbound;
 
 mod outbound;
 
+mod dummies;
+
 pub mod run;
 
 pub use frame::Arrival;
 pub use process::{Lane, Worker, WorkerSettings};
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,11 @@ impl<P: Port, H: Host> Worker<P, H> {
             Arrival::Port(port, _) if !transit.opened => port,
             _ => toward.unwrap_or(snapshot.first_protected),
         };
+        //= T131 (RFC 1122 section 3.2.2): nobody answers a broadcast, nor one that forged it
+        let (version, ends) = (packet.version, [packet.source, packet.destination]);
+        if ends.iter().any(|end| snapshot.is_broadcast(version, *end)) {
+            return;
+        }
         let Some(from) = snapshot.ports[port.index()].address(packet.version) else {
             return;
         };
@@ -92,6 +97,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     arrival: Arrival::Own,
                     answer: Way::Route,
                     opened: false,
+                    crossing: None,
                 };
                 self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
             }

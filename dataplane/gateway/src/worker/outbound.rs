@@ -6,7 +6,9 @@ use ipsec::ip::fragment;
 use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
-use ipsec::sa::{Sa, SaSlot};
+use ipsec::policy::PolicyIndex;
+use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -14,7 +16,7 @@ use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Link, Path, Transit, flow_hash};
+use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_path, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -22,14 +24,15 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
-struct Fate {
-    verdict: Verdict,
+pub(super) struct Fate {
+    pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
+    policy: Option<PolicyIndex>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
-    way: Option<(Path, Link)>,
+    pub(super) way: Option<(Path, Link)>,
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
@@ -43,17 +46,27 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Ends {
         let mut items = items(sources);
         outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
+        for item in &mut items {
+            if item.verdict == Verdict::Protect {
+                let (ip, packet) = (&mut *item.source, &item.packet);
+                clamp(snapshot, ip, packet, Direction::Out, self.number);
+            }
+        }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
+            let left = self.tally.left();
             ends.push(self.end_outbound(&fate, source, buffer.take(), snapshot, now));
+            if source.arrival == Arrival::Own && self.tally.left() > left {
+                self.count_policy(fate.policy, source.packet.length);
+            }
         }
         ends
     }
 
     /// From `select` to sealed packets in frames of their egress ports.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         items: ArrayVec<Item<'_>, BATCH>,
         buffers: &mut [Option<P::Transmit>; BATCH],
@@ -76,7 +89,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
             if item.verdict == Verdict::Protect {
-                match self.place(room_of(item), *way, snapshot) {
+                let placed = self.place(room_of(item), *way, snapshot);
+                match placed.and_then(|placed| self.no_wait_of_our_own(item, placed)) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
                         link = Some(found);
@@ -104,6 +118,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             .map(|(item, way)| Fate {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
+                policy: item.policy,
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
@@ -116,11 +131,27 @@ impl<P: Port, H: Host> Worker<P, H> {
         room: usize,
         way: Option<Path>,
         snapshot: &Snapshot,
-    ) -> Result<(P::Transmit, Link), DropReason> {
+    ) -> Result<(P::Transmit, (Path, Link)), DropReason> {
         let path = way.ok_or(DropReason::NoRoute)?;
         let link = self.link(snapshot, path.next)?;
         let buffer = self.allocate(path.next.port, room)?;
-        Ok((buffer, link))
+        Ok((buffer, (path, link)))
+    }
+
+    /// An error of our own does not wait for a neighbour once it is sealed: its SA would have
+    /// counted what perhaps never leaves.
+    fn no_wait_of_our_own(
+        &mut self,
+        item: &Item<'_>,
+        (buffer, (path, link)): (P::Transmit, (Path, Link)),
+    ) -> Result<(P::Transmit, Link), DropReason> {
+        match link {
+            Link::Wait if item.own => {
+                self.discard(path.next.port, buffer);
+                Err(DropReason::NoNeighbor)
+            }
+            link => Ok((buffer, link)),
+        }
     }
 
     fn end_outbound(
@@ -151,6 +182,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival,
             answer: answer(arrival),
             opened: matches!(arrival, Arrival::Port(_, Side::Unprotected)),
+            crossing: Some(Direction::Out),
         };
         match fate.verdict {
             Verdict::Drop(reason) => {
@@ -170,6 +202,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }
+            Verdict::Host if !self.heeds(arrival, &source.packet) => {
+                self.drop(DropReason::PolicyDiscard, arrival);
+            }
             Verdict::Host => self.pass(source.frame, arrival),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
             Verdict::Protect | Verdict::Sealed(_) => {
@@ -181,7 +216,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// A sealed packet leaves, whole or (RFC 2473 §7.1) in fragments.
-    fn leave(
+    pub(super) fn leave(
         &mut self,
         fate: &Fate,
         way: (Path, Link),
@@ -194,8 +229,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
         }
         let outer = &buffer.room()[ETHERNET..ETHERNET + length];
-        if let Ok(packet) = packet::parse(outer) {
-            self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now);
+        match packet::parse(outer) {
+            Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
+            Err(reason) => self.drop(reason, arrival),
         }
         self.discard(way.0.next.port, buffer);
     }
@@ -315,12 +351,11 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
         .iter_mut()
         .map(|source| {
             let length = usize::from(source.packet.length);
-            let local = source.arrival.is_local();
-            Item::new(
-                &mut source.frame[ETHERNET..ETHERNET + length],
-                source.packet,
-                local,
-            )
+            let arrival = source.arrival;
+            let ip = &mut source.frame[ETHERNET..ETHERNET + length];
+            let mut item = Item::new(ip, source.packet, arrival.is_local());
+            item.own = arrival == Arrival::Own;
+            item
         })
         .collect()
 }
@@ -335,20 +370,6 @@ fn room_of(item: &Item<'_>) -> usize {
         longest
     } else {
         longest.min(usize::from(item.mtu))
-    }
-}
-
-/// The way of the sealed packet: by its outer destination.
-fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = packet::address_bits(sa.parameters.destination);
-    egress::path(snapshot, outer_version(sa), destination, flow_hash(inner))
-}
-
-const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() {
-        Version::V4
-    } else {
-        Version::V6
     }
 }
 

@@ -62,7 +62,8 @@ impl Pending {
         self.queues.is_empty()
     }
 
-    /// Whether one more frame may wait for `hop`. Asks for the neighbour on the first.
+    /// Whether one more frame will probably find a place in the queue of `hop`; [`Self::keep`]
+    /// decides, since others of the same burst may take it. Asks for the neighbour on the first.
     pub(super) fn admits(&self, hop: NextHop) -> bool {
         let Some(requests) = &self.requests else {
             return false;
@@ -74,20 +75,29 @@ impl Pending {
         }
     }
 
-    /// Keeps a copy of a frame whose place [`Pending::admits`] granted.
-    pub(super) fn keep(&mut self, hop: NextHop, frame: &[u8], own: bool, now: Time) {
-        let waiting = Waiting {
+    /// Keeps a copy of a frame. False: there is no place, the packet must end.
+    #[must_use]
+    pub(super) fn keep(&mut self, hop: NextHop, frame: &[u8], own: bool, now: Time) -> bool {
+        let position = self.queues.iter().position(|queue| queue.hop == hop);
+        let position = match position {
+            Some(position) => position,
+            None if self.queues.len() < HOPS => {
+                let frames = VecDeque::new();
+                self.queues.push(Queue { hop, frames });
+                self.queues.len() - 1
+            }
+            None => return false,
+        };
+        let frames = &mut self.queues[position].frames;
+        if frames.len() >= FRAMES {
+            return false;
+        }
+        frames.push_back(Waiting {
             frame: frame.to_vec(),
             since: now,
             own,
-        };
-        match self.queues.iter_mut().find(|queue| queue.hop == hop) {
-            Some(queue) => queue.frames.push_back(waiting),
-            None => self.queues.push(Queue {
-                hop,
-                frames: VecDeque::from([waiting]),
-            }),
-        }
+        });
+        true
     }
 
     /// Hands every frame whose wait is over to `end`: with the MAC address if the neighbour is

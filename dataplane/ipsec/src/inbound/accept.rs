@@ -20,16 +20,16 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             item.verdict = Verdict::Drop(DropReason::SaExpired);
             continue;
         };
-        match decide(sa, state, item.sequence, context.now) {
+        let reserved_end = sa.published.reserved_end.load(Relaxed);
+        match decide(sa, state, item.sequence, reserved_end, context.now) {
             Ok(()) => {
                 let text = item.destination.as_deref();
                 let text = text.and_then(|text| text.get(..usize::from(item.plaintext)));
                 state.count(carried(text.unwrap_or(&[])));
             }
-            Err(DropReason::NoReservation) => item.verdict = Verdict::Held,
+            Err(DropReason::NoReservation) => item.verdict = Verdict::Held(reserved_end),
             Err(reason) => item.verdict = Verdict::Drop(reason),
         }
-        let reserved_end = sa.published.reserved_end.load(Relaxed);
         if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
             context.wanted.push(sa.slot);
         }
@@ -39,9 +39,14 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
 
 /// Whether an authentic packet is still allowed, and the mark that its number was seen.
 //= T28 T29 T57 T82 (RFC 4303 section 3.4.3)
-fn decide(sa: &Sa, state: &mut SaState, sequence: u64, now: Time) -> Result<(), DropReason> {
+fn decide(
+    sa: &Sa,
+    state: &mut SaState,
+    sequence: u64,
+    reserved_end: u64,
+    now: Time,
+) -> Result<(), DropReason> {
     state.check_lifetime(&sa.parameters.lifetime, now)?;
-    let reserved_end = sa.published.reserved_end.load(Relaxed);
     state.accept(sequence, reserved_end).map(|_| ())
 }
 
@@ -68,7 +73,7 @@ fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
         }
         shown = Some(sa.slot);
         if let Some(state) = context.states.of(sa.slot) {
-            state.publish(&sa.parameters.lifetime, context.now, &sa.published);
+            state.publish(&sa.published);
         }
     }
 }

@@ -41,6 +41,7 @@ fn decide(text: &mut [u8], outer: u8) -> Result<Content, DropReason> {
         //= T13 T35 T75 (RFC 4303 section 2.6)
         protocol::NONE => return Ok(Content::Dummy),
         //= T36 (RFC 4301 section 5.2)
+        //= exception T69: IP-TFS (AGGFRAG, protocol 144) is not built, its packets are counted here
         _ => return Err(DropReason::InnerUnsupported),
     };
     let content = text.get_mut(..length).unwrap_or(&mut []);

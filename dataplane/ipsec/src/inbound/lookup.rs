@@ -66,6 +66,7 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 }
 
 /// What names the SA, and the number on the wire; `None` for clear transit.
+//= T96 (RFC 4301 section 4.1): SPI, protocol and destination, nothing else
 fn identify(item: &Item<'_>, tables: &Tables) -> Result<Option<(Key, u32)>, DropReason> {
     let (protocol, skip) = match item.kind {
         Kind::Ah => (Protocol::Ah, AH_SPI),

@@ -57,8 +57,9 @@ pub enum Verdict {
     /// The SA's state lives on that worker: hand the packet over, nothing was changed.
     Elsewhere(u16),
     /// Authentic, but beyond what is reserved on disk: keep the packet as received and offer it
-    /// again when the reservation has grown, 100 ms at most. The window did not move.
-    Held,
+    /// again when the reservation has grown beyond this end, 100 ms at most. The window did not
+    /// move.
+    Held(u64),
     /// Authentic and done with.
     Consumed(Consumed),
     /// `destination[..inner.length]` holds an inner packet that its policy allows.
@@ -156,6 +157,8 @@ pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     precheck::run(batch, context);
 }
 
+//= exception T84: opened packets lie where the egress frame wants them, behind 14 bytes of
+//= Ethernet; they leave by DMA or copy, and no code of ours reads them by aligned loads
 /// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
 /// Without one a packet ends as `no_frame`.
 pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {

@@ -37,6 +37,7 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
 
 /// The policy that allows `inner`, which came through the SA at `slot`.
 //= T53 T123 (RFC 4301 sections 5.2, 6.2)
+//= T137 T139 (RFC 3948 sections 3.1.1, 5.1, 5.2): policy names SAs, never outer sources
 fn decide(
     spd: &Spd,
     bytes: &[u8],

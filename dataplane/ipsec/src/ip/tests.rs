@@ -11,7 +11,7 @@ use crate::wire::checksum::Sum;
 
 fn offer(ip: &[u8], packet: &Packet) {
     let mut copy = ip.to_vec();
-    let _ = packet::builtin(ip, packet);
+    let _ = packet::builtin(ip, packet, |_| true);
     packet::checksum::complete(&mut copy, packet);
     let mut out = [0; 2000];
     for from in [

@@ -68,7 +68,7 @@ fn write(item: &mut Item<'_>, ivs: &mut RandomIvs, seed: u64) -> Result<u16, Dro
     }
     let behind = shape.inner() + inner..total - shape.icv;
     if let Some(behind) = out.get_mut(behind) {
-        trailer(behind, tfc, next_header(item.packet.version));
+        trailer(behind, tfc, next_header(&item.packet));
     }
     Ok(sealed)
 }
@@ -127,8 +127,10 @@ fn trailer(out: &mut [u8], tfc: usize, next_header: u8) {
     *last = [length, next_header];
 }
 
-const fn next_header(inner: Version) -> u8 {
-    match inner {
+const fn next_header(inner: &Packet) -> u8 {
+    match inner.version {
+        //= T13 T75 (RFC 4303 section 2.6)
+        _ if inner.is_nothing() => protocol::NONE,
         Version::V4 => protocol::IPV4,
         Version::V6 => protocol::IPV6,
     }

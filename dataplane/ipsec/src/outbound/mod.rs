@@ -23,7 +23,7 @@ use arrayvec::ArrayVec;
 
 use crate::crypto::iv::RandomIvs;
 use crate::limits::BATCH;
-use crate::packet::Packet;
+use crate::packet::{Packet, Version};
 use crate::policy::{Memory, PolicyIndex};
 use crate::sa::state::States;
 use crate::sa::{Sa, SaSlot};
@@ -63,6 +63,8 @@ pub struct Item<'a> {
     pub packet: Packet,
     /// The machine's own packet: its hop limit is left alone (T115).
     pub from_host: bool,
+    /// An ICMP error of our own: the caller counts its policy, and only if it leaves.
+    pub own: bool,
     /// The SA, once chosen.
     pub sa: Option<&'a Sa>,
     /// MTU of the way that the sealed packet takes, bytes. Given by the caller before `fit`.
@@ -92,6 +94,7 @@ impl<'a> Item<'a> {
             source,
             packet,
             from_host,
+            own: false,
             sa: None,
             mtu: 0,
             fragment_outer: false,
@@ -101,6 +104,20 @@ impl<'a> Item<'a> {
             sequence: 0,
             identification: 0,
         }
+    }
+
+    /// A packet that carries nothing, made by us for `sa` (RFC 4303 §2.6): begins with
+    /// [`select_dummies`].
+    #[must_use]
+    pub const fn dummy(sa: &'a Sa) -> Self {
+        let version = if sa.parameters.destination.is_ipv4() {
+            Version::V4
+        } else {
+            Version::V6
+        };
+        let mut item = Self::new(&mut [], Packet::nothing(version), true);
+        item.sa = Some(sa);
+        item
     }
 
     /// A piece of a packet that `select` gave to `sa` and `fit` wanted cut: goes on with `fit`.
@@ -151,6 +168,12 @@ impl Context<'_, '_> {
 /// First door: policy, then the SA's lifetime and counter, then the hop limit.
 pub fn select<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     select::run(batch, context);
+}
+
+/// First door of packets made with [`Item::dummy`], which no policy decides about: the SA's
+/// lifetime and counter.
+pub fn select_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    select::run_dummies(batch, context);
 }
 
 /// Second door, for what `select` left at [`Verdict::Protect`] and the caller gave its `mtu`.

@@ -19,8 +19,8 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for item in batch {
         let found = consult(item, context);
         item.verdict = found.unwrap_or_else(Verdict::Drop);
-        // The other worker asks again, and counts.
-        if !matches!(item.verdict, Verdict::Elsewhere(_)) {
+        // The other worker asks again, and counts; what is our own may never come into being.
+        if !item.own && !matches!(item.verdict, Verdict::Elsewhere(_)) {
             context.count_policy(item.policy, item.packet.length);
         }
     }
@@ -50,6 +50,8 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     let policy = match decision {
         Decision::Policy(policy) => policy,
         Decision::Bypass(_) => return Ok(Verdict::Bypass),
+        //= exception T118: the interface names the only ICMP errors that we make, hop limit and
+        //= size; a sender learns of a policy from its operator, and a scan learns nothing
         Decision::Discard(_) => return Err(DropReason::PolicyDiscard),
         Decision::Fragment => return Err(DropReason::Fragment),
         Decision::Nothing => match quoting(tables, item.source, packet) {
@@ -69,6 +71,27 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     let sa = tables.outbound_sa(policy, context.worker)?;
     carries(sa)?;
     item.sa = Some(sa);
+    if let Verdict::Elsewhere(worker) = ready(sa, context)? {
+        return Ok(Verdict::Elsewhere(worker));
+    }
+    //= T58 T115 (RFC 4301 section 5.1.2.1)
+    if !item.from_host && packet.hop_limit <= 1 {
+        return Err(DropReason::HopLimit);
+    }
+    Ok(Verdict::Protect)
+}
+
+//= T13 (RFC 4303 section 2.6)
+pub(super) fn run_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in batch {
+        let Some(sa) = item.sa else { continue };
+        let found = carries(sa).and_then(|()| ready(sa, context));
+        item.verdict = found.unwrap_or_else(Verdict::Drop);
+    }
+}
+
+/// Whether the SA is at home here and may send one packet more.
+fn ready(sa: &Sa, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
     match context.states.adopt(sa) {
         Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
         Ownership::Gone => return Err(DropReason::SaExpired),
@@ -78,10 +101,6 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     //= T04 T57 (RFC 4303 section 3.3.3)
     state.check_lifetime(&sa.parameters.lifetime, context.now)?;
     state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
-    //= T58 T115 (RFC 4301 section 5.1.2.1)
-    if !item.from_host && packet.hop_limit <= 1 {
-        return Err(DropReason::HopLimit);
-    }
     Ok(Verdict::Protect)
 }
 

@@ -10,7 +10,9 @@ use crate::wire::udp;
 pub enum Builtin {
     /// IPv6 neighbour discovery (RFC 4861): hop limit 255, so it comes from the link.
     NeighborDiscovery,
-    /// DHCP, and DHCPv6 (RFC 8415).
+    /// DHCP (RFC 2131) and DHCPv6 (RFC 8415) on the link, and between a client and a server of
+    /// which one is the machine. What a relay passes on is somebody else's traffic: policy decides,
+    /// also when the relay is the machine.
     Dhcp,
     /// A link-local source or destination.
     LinkLocal,
@@ -18,8 +20,9 @@ pub enum Builtin {
     Multicast,
     /// The limited broadcast address.
     Broadcast,
-    /// IKE: UDP port 500, or port 4500 with the marker of four zero bytes (RFC 3948 §2.2). Bypassed
-    /// only from or to one of the machine's own addresses.
+    /// IKE: UDP port 500, or port 4500 with the marker of four zero bytes (RFC 3948 §2.2). To
+    /// one of the machine's own addresses by the destination port alone, since anybody can send
+    /// from port 500; from one of them by either.
     Ike,
 }
 
@@ -46,21 +49,15 @@ impl Builtin {
             Self::Ike => "builtin-ike",
         }
     }
-
-    /// Whether the entry holds only from or to one of the machine's own addresses.
-    #[must_use]
-    pub const fn is_for_own_addresses(self) -> bool {
-        matches!(self, Self::Ike)
-    }
 }
 
-/// The built-in entry that the packet `ip` with the descriptor `packet` falls under, if any.
+/// The built-in entry that the packet `ip` with the descriptor `packet` falls under, if any;
+/// `is_ours` tells the machine's own addresses, of the packet's version.
 ///
-/// [`Builtin::Ike`] comes last, so what is not from or to the machine falls under no other entry
-/// either. ESP in UDP and NAT keepalives are not IKE. Fragments behind the first show no ports.
+/// ESP in UDP and NAT keepalives are not IKE. Fragments behind the first show no ports.
 #[inline]
 #[must_use]
-pub fn builtin(ip: &[u8], packet: &Packet) -> Option<Builtin> {
+pub fn builtin(ip: &[u8], packet: &Packet, is_ours: impl Fn(u128) -> bool) -> Option<Builtin> {
     let by_address = match packet.version {
         Version::V4 => by_address_v4(packet),
         Version::V6 => by_address_v6(packet),
@@ -83,12 +80,28 @@ pub fn builtin(ip: &[u8], packet: &Packet) -> Option<Builtin> {
             source,
             destination,
         } if packet.protocol == protocol::UDP => {
-            if is_dhcp(packet.version, source, destination) {
-                return Some(Builtin::Dhcp);
+            let on_link = by_address.is_some() || is_unspecified(packet);
+            let ours = || (is_ours(packet.source), is_ours(packet.destination));
+            match dhcp(packet.version, source, destination) {
+                Some(_) if on_link => return Some(Builtin::Dhcp),
+                Some(Dhcp::Client) if ours() != (false, false) => return Some(Builtin::Dhcp),
+                Some(_) | None => {}
             }
-            by_address.or_else(|| is_ike(ip, packet, source, destination).then_some(Builtin::Ike))
+            by_address.or_else(|| {
+                let port = ike_port(source, destination, ours)?;
+                (port == IKE || is_marked(ip, packet)).then_some(Builtin::Ike)
+            })
         }
         Upper::Ports { .. } => by_address,
+    }
+}
+
+/// From a host that has no address yet.
+#[inline]
+const fn is_unspecified(packet: &Packet) -> bool {
+    match packet.version {
+        Version::V4 => packet.source & 0xffff_ffff == 0,
+        Version::V6 => packet.source == 0,
     }
 }
 
@@ -120,25 +133,46 @@ const fn by_address_v6(packet: &Packet) -> Option<Builtin> {
     }
 }
 
-/// Between client and server either way, or between relay and server.
-#[inline]
-const fn is_dhcp(version: Version, source: u16, destination: u16) -> bool {
-    match version {
-        Version::V4 => matches!((source, destination), (67 | 68, 67) | (67, 68)),
-        Version::V6 => matches!((source, destination), (546 | 547, 547) | (547, 546)),
-    }
+/// Who talks DHCP.
+#[derive(Clone, Copy)]
+enum Dhcp {
+    /// A client with a server or relay, either way.
+    Client,
+    /// A relay with a server or another relay.
+    Relay,
 }
 
 #[inline]
-fn is_ike(ip: &[u8], packet: &Packet, source: u16, destination: u16) -> bool {
-    const IKE: u16 = 500;
-    const IKE_BEHIND_NAT: u16 = 4500;
-    if source == IKE || destination == IKE {
-        return true;
+const fn dhcp(version: Version, source: u16, destination: u16) -> Option<Dhcp> {
+    match (version, source, destination) {
+        (Version::V4, 68, 67) | (Version::V4, 67, 68) => Some(Dhcp::Client),
+        (Version::V6, 546, 547) | (Version::V6, 547, 546) => Some(Dhcp::Client),
+        (Version::V4, 67, 67) | (Version::V6, 547, 547) => Some(Dhcp::Relay),
+        _ => None,
     }
-    if source != IKE_BEHIND_NAT && destination != IKE_BEHIND_NAT {
-        return false;
+}
+
+const IKE: u16 = 500;
+const IKE_BEHIND_NAT: u16 = 4500;
+
+/// The port by which the packet is the machine's IKE, if it is; `ours` tells whether source and
+/// destination are the machine's.
+#[inline]
+fn ike_port(source: u16, destination: u16, ours: impl Fn() -> (bool, bool)) -> Option<u16> {
+    let known = |port: u16| matches!(port, IKE | IKE_BEHIND_NAT).then_some(port);
+    let (by_source, by_destination) = (known(source), known(destination));
+    by_source.or(by_destination)?;
+    match ours() {
+        // Port 500 says more than 4500, where a marker has to say the rest.
+        (true, _) => by_source.into_iter().chain(by_destination).min(),
+        (false, true) => by_destination,
+        (false, false) => None,
     }
+}
+
+/// Whether four zero bytes stand where encapsulated ESP has its SPI.
+#[inline]
+fn is_marked(ip: &[u8], packet: &Packet) -> bool {
     let payload = usize::from(packet.upper_offset).saturating_add(udp::LENGTH);
     let data = ip.get(payload..packet.length.into());
     data.and_then(|data| data.first_chunk::<4>()) == Some(&[0; 4])
@@ -196,6 +230,17 @@ mod tests {
     }
 
     const ONES: [u8; 60] = [1; 60];
+
+    /// Of a machine without addresses.
+    fn builtin(ip: &[u8], packet: &Packet) -> Option<Builtin> {
+        super::builtin(ip, packet, |_| false)
+    }
+
+    /// Of a machine with that address.
+    fn builtin_at(own: &str, ip: &[u8], packet: &Packet) -> Option<Builtin> {
+        let own = address_bits(own.parse().unwrap());
+        super::builtin(ip, packet, |address| address == own)
+    }
 
     #[test]
     fn addresses_of_link_scope() {
@@ -258,50 +303,91 @@ mod tests {
         }
         assert_eq!(builtin(&ONES, &udp(v4, 546, 547)), Some(Builtin::Broadcast));
         assert_eq!(builtin(&ONES, &udp(v6, 68, 67)), Some(Builtin::LinkLocal));
-        assert_eq!(
-            builtin(&ONES, &udp(at("10.0.0.1", "10.0.0.2"), 68, 53)),
-            None
-        );
+        let discover = at("0.0.0.0", "10.2.0.1");
+        assert_eq!(builtin(&ONES, &udp(discover, 68, 67)), Some(Builtin::Dhcp));
+    }
+
+    /// A host's renewal, and what a relay passes on, may be for a network behind a tunnel.
+    #[test]
+    fn dhcp_in_transit_is_traffic_like_any_other() {
+        for (one, other, client, server) in [
+            ("10.1.0.9", "10.2.0.1", 68, 67),
+            ("2001:db8:1::9", "2001:db8:2::1", 546, 547),
+        ] {
+            for (source, destination) in [(one, other), (other, one)] {
+                let base = at(source, destination);
+                for (source, destination) in [(client, server), (server, client)] {
+                    let packet = udp(base, source, destination);
+                    assert_eq!(builtin(&ONES, &packet), None);
+                    let dhcp = Some(Builtin::Dhcp);
+                    assert_eq!(builtin_at(one, &ONES, &packet), dhcp);
+                    assert_eq!(builtin_at(other, &ONES, &packet), dhcp);
+                }
+                let relayed = udp(base, server, server);
+                assert_eq!(builtin_at(one, &ONES, &relayed), None);
+                let not_dhcp = udp(base, client, 53);
+                assert_eq!(builtin_at(one, &ONES, &not_dhcp), None);
+            }
+        }
     }
 
     #[test]
     fn ike_and_its_marker() {
-        for base in [
-            at("192.0.2.1", "198.51.100.1"),
-            at("2001:db8::1", "2001:db8::2"),
+        let (both, out, nothing) = (&[true, true][..], &[true, false][..], &[false; 2][..]);
+        for (own, peer) in [
+            ("192.0.2.1", "198.51.100.1"),
+            ("2001:db8::1", "2001:db8::2"),
         ] {
-            let data = usize::from(base.upper_offset) + 8;
+            let data = usize::from(at(own, peer).upper_offset) + 8;
             let mut marked = ONES;
             marked[data..data + 4].fill(0);
-            for (source, destination) in [(500, 500), (500, 9), (9, 500)] {
-                let packet = udp(base, source, destination);
-                assert_eq!(builtin(&ONES, &packet), Some(Builtin::Ike));
+            // Ports, and whether that is IKE: from us, to us; unmarked, marked.
+            for (source, destination, unmarked, with_marker) in [
+                (500, 500, both, both),
+                (500, 9, out, out),
+                (9, 500, both, both),
+                (4500, 4500, nothing, both),
+                (4500, 9, nothing, out),
+                (9, 4500, nothing, both),
+                (4500, 500, both, both),
+                (500, 4500, out, both),
+                (9, 10, nothing, nothing),
+            ] {
+                let told = |bytes: &[u8], base: Packet| {
+                    let packet = udp(base, source, destination);
+                    builtin_at(own, bytes, &packet) == Some(Builtin::Ike)
+                };
+                for (bytes, expected) in [(&ONES, unmarked), (&marked, with_marker)] {
+                    let found = [told(bytes, at(own, peer)), told(bytes, at(peer, own))];
+                    assert_eq!(found, *expected, "{source} {destination}");
+                    // Not ours at all.
+                    assert_eq!(
+                        builtin(bytes, &udp(at(own, peer), source, destination)),
+                        None
+                    );
+                }
             }
-            for (source, destination) in [(4500, 4500), (4500, 9), (9, 4500)] {
-                let packet = udp(base, source, destination);
-                assert_eq!(builtin(&ONES, &packet), None);
-                assert_eq!(builtin(&marked, &packet), Some(Builtin::Ike));
-                // Cut behind the third zero, or what follows the packet in its frame.
-                let length = u16::try_from(data + 3).unwrap();
-                assert_eq!(builtin(&marked, &Packet { length, ..packet }), None);
-                assert_eq!(builtin(&marked[..data + 3], &packet), None);
-            }
-            assert_eq!(builtin(&marked, &udp(base, 9, 10)), None);
+            let packet = udp(at(peer, own), 4500, 4500);
+            // Cut behind the third zero, or what follows the packet in its frame.
+            let length = u16::try_from(data + 3).unwrap();
+            let cut = Packet { length, ..packet };
+            assert_eq!(builtin_at(own, &marked, &cut), None);
+            assert_eq!(builtin_at(own, &marked[..data + 3], &packet), None);
             let tcp = Packet {
                 protocol: protocol::TCP,
-                ..udp(base, 500, 500)
+                ..udp(at(peer, own), 500, 500)
             };
-            assert_eq!(builtin(&marked, &tcp), None);
+            assert_eq!(builtin_at(own, &marked, &tcp), None);
         }
     }
 
     #[test]
-    fn ike_comes_last_so_that_its_condition_hides_nothing() {
+    fn ike_hides_no_entry_that_holds_for_all() {
         let link_local = udp(at("fe80::1", "fe80::2"), 500, 500);
-        assert_eq!(builtin(&ONES, &link_local), Some(Builtin::LinkLocal));
-        for entry in Builtin::ALL {
-            assert_eq!(entry.is_for_own_addresses(), entry == Builtin::Ike);
-        }
+        assert_eq!(
+            builtin_at("fe80::1", &ONES, &link_local),
+            Some(Builtin::LinkLocal)
+        );
     }
 
     #[test]

@@ -23,3 +23,5 @@ pub mod tcp;
 pub mod icmp;
 
 pub mod esp;
+
+pub mod ah;

@@ -162,7 +162,7 @@ fn what_lies_beyond_the_reservation_is_held_and_moves_nothing() {
     let (mut a, mut b) = pair(|_| {});
     let sealed: Vec<_> = (0..9).map(|_| a.seal(&v4(60).bytes())).collect();
     b.sa("1001-In").published.reserved_end.store(5, Relaxed);
-    assert_eq!(b.verdict(&sealed[7]), In::Held);
+    assert_eq!(b.verdict(&sealed[7]), In::Held(5));
     assert_eq!(b.verdict(&sealed[4]), In::Opened);
     assert_eq!(b.wanted.as_slice().len(), 1);
     assert_eq!(b.sa("1001-In").published.packets.load(Relaxed), 1);

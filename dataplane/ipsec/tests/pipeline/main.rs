@@ -6,6 +6,7 @@ mod gateway;
 
 mod packets;
 
+mod peers;
 mod round_trip;
 
 mod arrivals;
@@ -13,5 +14,7 @@ mod arrivals;
 mod verification;
 
 mod departures;
+
+mod dummies;
 
 mod hostile;

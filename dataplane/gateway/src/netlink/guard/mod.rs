@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use ipsec::policy::PolicyParameters;
@@ -39,6 +40,8 @@ pub struct GuardParameters<'a> {
     pub policies: &'a [PolicyParameters],
     /// All ports.
     pub ports: &'a [PortSide],
+    /// Addresses of the machine and UDP ports at which encapsulated ESP is taken: IKE shares them.
+    pub encapsulation: &'a [(IpAddr, u16)],
     /// Whether what no policy selects is dropped between the two sides (`unmatched = "discard"`).
     pub discard_unmatched: bool,
 }

@@ -7,6 +7,7 @@
 //! whether they take a fragment's payload for a header [6.18 does].
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use ipsec::packet::{Version, address, protocol};
 use ipsec::policy::{
@@ -25,30 +26,37 @@ pub(super) const REMOVE: &str = "table inet xipsec\ndelete table inet xipsec\n";
 
 /// The built-in bypass entries, first in every SPD; with ESP, AH and IKE they are what lets two
 /// gateways find each other and talk. To or from the machine itself where forwarding makes sense.
-/// Inbound IKE is told by its destination port alone: anybody can send from port 500.
-const BUILTIN: &str = "\
+/// Inbound IKE is told by its destination port alone: anybody can send from port 500. A later
+/// fragment of UDP to the machine passes because it means nothing without the first, which shows
+/// its ports. A relay's DHCP is somebody else's traffic unless it stays on the link.
+const BUILTIN_IN: &str = "\
 	chain builtin-in {
 		meta l4proto { esp, ah } fib daddr type local accept
 		ip6 nexthdr ah fib daddr type local accept
 		udp dport { 500, 4500 } fib daddr type local accept
-		udp sport { 67, 68 } udp dport { 67, 68 } fib daddr type local accept
-		udp sport { 546, 547 } udp dport { 546, 547 } fib daddr type local accept
-		icmpv6 type 133-137 ip6 hoplimit 255 accept
-		ip daddr { 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255 } accept
+		meta l4proto udp ip frag-off & 0x1fff != 0 fib daddr type local accept
+		meta l4proto udp frag frag-off != 0 fib daddr type local accept
+		udp sport . udp dport { 67 . 68, 68 . 67, 546 . 547, 547 . 546 } fib daddr type local accept
 		ip saddr 169.254.0.0/16 fib daddr type local accept
-		ip6 daddr { fe80::/10, ff00::/8 } accept
-		ip6 saddr fe80::/10 accept
-	}
+";
+
+/// The same for what leaves.
+const BUILTIN_OUT: &str = "\
 	chain builtin-out {
 		meta l4proto { esp, ah } fib saddr type local accept
 		ip6 nexthdr ah fib saddr type local accept
 		udp sport { 500, 4500 } fib saddr type local accept
 		udp dport { 500, 4500 } fib saddr type local accept
-		udp sport { 67, 68 } udp dport { 67, 68 } fib saddr type local accept
-		udp sport { 546, 547 } udp dport { 546, 547 } fib saddr type local accept
+		udp sport . udp dport { 67 . 68, 68 . 67, 546 . 547, 547 . 546 } fib saddr type local accept
+		ip saddr 169.254.0.0/16 fib saddr type local accept
+";
+
+/// What stays on the link, whoever's it is: the end of both.
+const ON_LINK: &str = "\
+		ip saddr 0.0.0.0 udp sport . udp dport { 67 . 67, 67 . 68, 68 . 67 } accept
+		ip6 saddr :: udp sport . udp dport { 546 . 547, 547 . 546, 547 . 547 } accept
 		icmpv6 type 133-137 ip6 hoplimit 255 accept
 		ip daddr { 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255 } accept
-		ip saddr 169.254.0.0/16 fib saddr type local accept
 		ip6 daddr { fe80::/10, ff00::/8 } accept
 		ip6 saddr fe80::/10 accept
 	}
@@ -58,7 +66,10 @@ const BUILTIN: &str = "\
 pub(super) fn table(parameters: &GuardParameters<'_>) -> Result<String, GuardError> {
     let unprotected = names(parameters, Side::Unprotected)?;
     let protected = names(parameters, Side::Protected)?;
-    let mut text = format!("{REMOVE}table inet xipsec {{\n{BUILTIN}");
+    let [ike_in, ike_out] = ike(parameters.encapsulation);
+    let mut text = format!(
+        "{REMOVE}table inet xipsec {{\n{BUILTIN_IN}{ike_in}{ON_LINK}{BUILTIN_OUT}{ike_out}{ON_LINK}"
+    );
     let mut policies: Vec<&PolicyParameters> = parameters.policies.iter().collect();
     policies.sort_by_key(|policy| policy.priority);
     let mut chains = 0;
@@ -86,6 +97,29 @@ pub(super) fn table(parameters: &GuardParameters<'_>) -> Result<String, GuardErr
     }
     text.push_str("}\n");
     Ok(text)
+}
+
+/// IKE at encapsulation ports other than its own (RFC 3948 section 2.2), into the machine and
+/// out of it: by the marker of four zero bytes. No more than one byte is for the machine too.
+fn ike(encapsulation: &[(IpAddr, u16)]) -> [String; 2] {
+    let mut rules = [String::new(), String::new()];
+    let [inbound, outbound] = &mut rules;
+    for (address, port) in encapsulation.iter().filter(|(_, port)| *port != 4500) {
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        let to = format!("{family} daddr {address} udp dport {port}");
+        let from = format!("{family} saddr {address} udp sport {port}");
+        for matched in ["@th,64,32 0", "udp length { 8, 9 }"] {
+            push(
+                inbound,
+                format_args!("\t\t{to} {matched} fib daddr type local accept\n"),
+            );
+            push(
+                outbound,
+                format_args!("\t\t{from} {matched} fib saddr type local accept\n"),
+            );
+        }
+    }
+    rules
 }
 
 /// Where the kernel asks. Addresses are judged as they are on the wire, before destination NAT

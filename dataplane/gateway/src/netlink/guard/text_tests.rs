@@ -57,6 +57,7 @@ fn text(policies: &[PolicyParameters], discard_unmatched: bool) -> String {
     let parameters = GuardParameters {
         policies,
         ports: &ports,
+        encapsulation: &[],
         discard_unmatched,
     };
     table(&parameters).unwrap_or_else(|error| error.to_string())
@@ -64,8 +65,8 @@ fn text(policies: &[PolicyParameters], discard_unmatched: bool) -> String {
 
 /// The rules of a chain, without the tabs.
 fn chain(text: &str, name: &str) -> Vec<String> {
-    let head = format!("\tchain {name} {{");
-    let rules = text.lines().skip_while(|line| *line != head).skip(1);
+    let head = format!("chain {name} {{");
+    let rules = text.lines().skip_while(|line| line.trim() != head).skip(1);
     rules
         .take_while(|line| *line != "\t}")
         .map(|line| line.trim().to_owned())
@@ -150,6 +151,55 @@ fn unmatched_discard_ends_with_a_drop_between_the_sides() {
         ]
     );
 }
+
+#[test]
+fn ike_may_share_the_ports_of_encapsulation() {
+    let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap_or(NOWHERE));
+    let [four, six] = addresses;
+    let parameters = GuardParameters {
+        policies: &[],
+        ports: &[],
+        encapsulation: &[(four, 4500), (four, 10_000), (six, 7)],
+        discard_unmatched: false,
+    };
+    let text = table(&parameters).unwrap_or_else(|error| error.to_string());
+    let own = |name: &str| {
+        let rules = chain(&text, name);
+        let own = rules
+            .into_iter()
+            .filter(|rule| rule.contains("addr 192.0.2.1 ") || rule.contains("addr 2001:db8::1 "));
+        own.collect::<Vec<_>>()
+    };
+    let four_in = "ip daddr 192.0.2.1 udp dport 10000";
+    let six_in = "ip6 daddr 2001:db8::1 udp dport 7";
+    let (four_out, six_out) = (
+        "ip saddr 192.0.2.1 udp sport 10000",
+        "ip6 saddr 2001:db8::1 udp sport 7",
+    );
+    for (name, own_rules, end) in [
+        (
+            "builtin-in",
+            [four_in, six_in],
+            "fib daddr type local accept",
+        ),
+        (
+            "builtin-out",
+            [four_out, six_out],
+            "fib saddr type local accept",
+        ),
+    ] {
+        let expected: Vec<String> = own_rules
+            .iter()
+            .flat_map(|rule| {
+                let what = ["@th,64,32 0", "udp length { 8, 9 }"];
+                what.map(|what| format!("{rule} {what} {end}"))
+            })
+            .collect();
+        assert_eq!(own(name), expected);
+    }
+}
+
+const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 const DROP: &str = "counter drop comment \"policy:web\"";
 
@@ -259,6 +309,7 @@ fn names_cannot_become_rules() {
     let parameters = GuardParameters {
         policies: &[],
         ports: std::slice::from_ref(&port),
+        encapsulation: &[],
         discard_unmatched: false,
     };
     assert_eq!(
