@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipsec::crypto::iv::RandomIvs;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::sa::Sa;
 use ipsec::tables::{Tables, Unmatched};
 use ipsec::time::Time;
@@ -226,8 +227,15 @@ impl Fixture {
             ports: 2,
             sas: self.sas.len(),
             errors_per_second: 100,
+            heeded: ipsec::ip::icmp_error::Heeded::ALL,
             remembered_fragments: 256,
             fragment_timeout: ipsec::time::SECOND,
+            reassembly: Bounds {
+                packets: 256,
+                bytes: 1 << 20,
+                timeout_ns: ipsec::time::SECOND,
+            },
+            reassemble_udp: false,
             ivs: RandomIvs::new().expect("random bytes"),
             flow_label_seed: 1,
             block: Arc::new(Block::new(2)),

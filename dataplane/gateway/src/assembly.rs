@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipsec::crypto::KeyError;
+use ipsec::ip::icmp_error::Heeded;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
 use ipsec::sa::association::{SaParameters, share_homes};
 use ipsec::sa::database::Sad;
@@ -13,9 +15,9 @@ use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
 use ipsec::sa::{Sa, SaSlot, SaState};
 use ipsec::tables::{LocalAddresses, Tables, Unmatched};
-use ipsec::time::Time;
+use ipsec::time::{MILLISECOND, Time};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, IcmpAccept, IcmpType};
 use crate::route::{Fib, Neighbors, PortAddress, PortIndex, Route};
 use crate::state::Reservation;
 
@@ -61,7 +63,7 @@ pub fn sas(
         sa.published
             .reserved_end
             .store(start.reserved_end, Ordering::Release);
-        state.publish(&sa.parameters.lifetime, now, &sa.published);
+        state.publish(&sa.published);
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
         }
@@ -80,6 +82,24 @@ fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, Assembl
     window
         .map(Some)
         .ok_or_else(|| AssemblyError::Window(name.to_owned()))
+}
+
+/// The ICMP errors that the configuration accepts.
+#[must_use]
+pub fn heeded(accept: &IcmpAccept) -> Heeded {
+    let types = match accept {
+        IcmpAccept::Any => return Heeded::ALL,
+        IcmpAccept::None => return Heeded::NONE,
+        IcmpAccept::Types(types) => types,
+    };
+    types.iter().fold(Heeded::NONE, |heeded, kind| match kind {
+        IcmpType::TooBig => heeded.and_too_big(),
+        IcmpType::Unreachable => heeded.and_types(3, 1),
+        IcmpType::TimeExceeded => heeded.and_types(11, 3),
+        IcmpType::ParameterProblem => heeded.and_types(12, 4),
+        IcmpType::Redirect => heeded.and_types(5, 137),
+        IcmpType::Number(number) => heeded.and_number(*number),
+    })
 }
 
 /// Puts SAs and policies together.
@@ -115,6 +135,16 @@ pub fn static_fib(config: &Config) -> Fib {
         })
         .collect();
     Fib::from_static(routes, &addresses)
+}
+
+/// How much one worker may hold of packets that are not complete.
+#[must_use]
+pub fn reassembly(fragments: config::Fragments) -> Bounds {
+    Bounds {
+        packets: fragments.packets as usize,
+        bytes: fragments.bytes as usize,
+        timeout_ns: u64::from(fragments.timeout_ms) * MILLISECOND,
+    }
 }
 
 /// The file's own neighbours.

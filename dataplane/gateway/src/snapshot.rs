@@ -28,8 +28,8 @@ pub struct PortFacts {
 }
 
 /// The directed broadcast addresses of the subnets that addresses of ours with their prefix lengths
-/// name, in [`ipsec::packet::Packet`]'s form. There is none in IPv6, nor where an IPv4 prefix has 31
-/// or 32 bits (RFC 3021 §2.1).
+/// name, in [`ipsec::packet::Packet`]'s form. There is none in IPv6, nor where an IPv4 prefix
+/// has 31 or 32 bits (RFC 3021 §2.1).
 #[must_use]
 pub fn broadcasts(own: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<u128> {
     let own = own.into_iter();

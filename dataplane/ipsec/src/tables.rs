@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use hashbrown::HashSet;
 
-use crate::packet::{Builtin, Packet, Version, address_bits, builtin};
-use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
+use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
+use crate::policy::selector::turned;
+use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
 use crate::sa::Sa;
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
@@ -80,6 +81,15 @@ impl FromIterator<IpAddr> for LocalAddresses {
     }
 }
 
+/// What holds for the segment sizes of one TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clamp<'a> {
+    /// Never [`TcpMss::Off`].
+    pub limit: TcpMss,
+    /// The policy by which its segments leave; `None`: none takes them.
+    pub outbound: Option<&'a Policy>,
+}
+
 /// A policy names an SA that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy {policy} names the SA {sa}, which does not exist")]
@@ -110,6 +120,8 @@ pub struct Tables {
     encapsulation: Set<(Endpoint, u16)>,
     /// Source and destination of `in` SAs that take ESP in UDP.
     peers: Set<(Endpoint, Endpoint)>,
+    /// Some policy clamps the segment sizes of TCP.
+    clamps: bool,
     /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
     outbound_spis: Set<(u32, Protocol)>,
     /// Some inbound policy wants more than one SA.
@@ -146,6 +158,7 @@ impl Tables {
             ends: Set::default(),
             encapsulation: Set::default(),
             peers: Set::default(),
+            clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             outbound_spis: Set::default(),
             bundles: false,
         };
@@ -192,6 +205,19 @@ impl Tables {
     pub fn ends_here(&self, packet: &Packet) -> bool {
         self.is_local(packet.version, packet.destination)
             || self.ends.contains(&(packet.version, packet.destination))
+    }
+
+    /// True for a fragment that must meet the others of its packet before anything else: ESP or
+    /// AH for us and, if `udp` is set, UDP, which may carry ESP.
+    //= T22 T47 (RFC 4303 section 3.4.1, RFC 4302 section 3.4.1)
+    #[must_use]
+    pub fn reassembles(&self, packet: &Packet, udp: bool) -> bool {
+        let may_be_ours = match packet.protocol {
+            protocol::ESP | protocol::AH => true,
+            protocol::UDP => udp,
+            _ => false,
+        };
+        packet.fragment != Fragment::Whole && may_be_ours && self.ends_here(packet)
     }
 
     /// True when UDP to that port of the packet's destination may carry ESP.
@@ -257,6 +283,37 @@ impl Tables {
         (self.file_policies..)
             .map(PolicyIndex)
             .zip(names.chain([BUILTIN_LOCAL, BUILTIN_UNMATCHED]))
+    }
+
+    /// True when some policy clamps the segment sizes of TCP.
+    #[inline]
+    #[must_use]
+    pub const fn clamps(&self) -> bool {
+        self.clamps
+    }
+
+    /// How the segment sizes that a TCP SYN announces, going in `direction`, are clamped: as the
+    /// policy says that takes it, or else the one that takes its answers. `None`: not at all.
+    #[inline]
+    #[must_use]
+    pub fn clamp(&self, packet: &Packet, direction: Direction) -> Option<Clamp<'_>> {
+        if !self.clamps {
+            return None;
+        }
+        let answer = turned(packet);
+        let (own, other, outbound) = match direction {
+            Direction::Out => {
+                let own = self.outbound.first(packet);
+                (own, self.inbound.first(&answer), own)
+            }
+            Direction::In => {
+                let outbound = self.outbound.first(&answer);
+                (self.inbound.first(packet), outbound, outbound)
+            }
+        };
+        let wanted = [own, other].into_iter().flatten().map(|it| it.tcp_mss);
+        let limit = wanted.into_iter().find(|it| *it != TcpMss::Off)?;
+        Some(Clamp { limit, outbound })
     }
 
     /// The policy's SAs for what leaves: the newest, or the worker's own of several (RFC 9611).

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use ipsec::ip::reassemble::TIMEOUT_MAXIMUM;
 use ipsec::limits::BATCH;
+use ipsec::time::MILLISECOND;
 use toml::de::DeValue;
 
 use crate::config::reader::{Entry, Findings, Table};
@@ -378,13 +380,14 @@ fn read_fragments<'d>(found: &mut Findings<'d>, mut table: Table<'d>) -> Fragmen
     ] {
         if let Some(entry) = table.take(found, key) {
             *value = entry.number(found, 1..=largest).unwrap_or(*value);
+            if key == "timeout_ms" && u64::from(*value) * MILLISECOND > TIMEOUT_MAXIMUM {
+                let why = "reassembly ends after 60000 at the latest (RFC 8200 section 4.5)";
+                found.warning(entry.line, &entry.key, why);
+            }
         }
     }
     if let Some(entry) = table.take(found, "reassemble_udp") {
         fragments.reassemble_udp = entry.boolean(found).unwrap_or_default();
-        if fragments.reassemble_udp {
-            found.not_built(entry.line, &entry.key, "false");
-        }
     }
     table.finish(found);
     fragments

@@ -186,7 +186,8 @@ pub fn host_mtu(snapshot: &Snapshot) -> usize {
     let fits = |bundle: &Vec<SaSlot>| {
         let sas = bundle.iter().filter_map(|slot| tables.sad.by_slot(*slot));
         let sas: Vec<&Sa> = sas.map(|sa| &**sa).collect();
-        let destination = sas.last()?.parameters.destination;
+        let outer = sas.last()?;
+        let destination = outer.parameters.destination;
         let version = if destination.is_ipv4() {
             ipsec::packet::Version::V4
         } else {
@@ -200,6 +201,8 @@ pub fn host_mtu(snapshot: &Snapshot) -> usize {
         } else {
             port.min(hop.mtu)
         };
+        //= T126 (RFC 4301 section 8.2.1)
+        let mtu = mtu.min(outer.published.path_mtu.bytes());
         Some(ipsec::outbound::largest_inner(&sas, mtu))
     };
     let bundles = tables.outbound.policies().iter().flat_map(|it| &it.bundles);

@@ -1,10 +1,13 @@
 //! A burst from an unprotected port: `ipsec::inbound`, then the machine or forwarding.
 
+use std::slice::ChunksExactMut;
+
 use arrayvec::ArrayVec;
 use ipsec::inbound::{self, Consumed, Item, Verdict};
-use ipsec::limits::BATCH;
+use ipsec::limits::{BATCH, PACKET};
 use ipsec::packet::Packet;
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -13,11 +16,31 @@ use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Transit, flow_hash};
+use crate::worker::egress::{self, Carrier, Transit, clamp, flow_hash};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
+
+/// Where a packet is opened into.
+enum Room<'a, T> {
+    /// A frame of the port by which it will probably leave.
+    Frame(T),
+    /// It is longer than that port's frames.
+    Own(&'a mut [u8]),
+}
+
+/// One for each packet of a burst that is opened.
+type Buffers<'a, T> = [Option<Room<'a, T>>; BATCH];
+
+impl<T: Buffer> Room<'_, T> {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Frame(frame) => frame.room(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
 
 struct Fate {
     verdict: Verdict,
@@ -34,14 +57,19 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
-        let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
+        // Taken out, so that packets may lie in them while the worker works.
+        let mut own = std::mem::take(&mut self.opened);
+        let mut rooms = own.chunks_exact_mut(ETHERNET + PACKET);
+        let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let place = self.predicted(snapshot);
-        let mut fates = self.open(sources, &mut buffers, place, snapshot, now);
+        let mut fates = self.open(sources, (&mut buffers, &mut rooms), place, snapshot, now);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
             let kept = self.end_inbound(&fate, source, (buffer.take(), place), snapshot, now);
             ends.push(kept);
         }
+        drop(buffers);
+        self.opened = own;
         ends
     }
 
@@ -56,10 +84,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         PortIndex(u16::try_from(next).unwrap_or(0))
     }
 
-    fn open(
+    fn open<'r>(
         &mut self,
         sources: &[Source<'_>],
-        buffers: &mut [Option<P::Transmit>; BATCH],
+        (buffers, rooms): (&mut Buffers<'r, P::Transmit>, &mut ChunksExactMut<'r, u8>),
         place: PortIndex,
         snapshot: &Snapshot,
         now: Time,
@@ -74,7 +102,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 continue;
             }
             match self.allocate(place, item.source.len()) {
-                Ok(fresh) => *buffer = Some(fresh),
+                Ok(fresh) => *buffer = Some(Room::Frame(fresh)),
+                // Longer than the port's frames: it will leave in pieces, or not at all.
+                Err(DropReason::Unsupported) => *buffer = rooms.next().map(Room::Own),
                 Err(reason) => {
                     item.verdict = Verdict::Drop(reason);
                     // A port that is stuck must not hold up what goes to others: the next burst
@@ -84,7 +114,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         }
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
-            item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
+            item.destination = buffer
+                .as_mut()
+                .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
         }
         inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
         for item in &items {
@@ -105,7 +137,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         fate: &Fate,
         source: &Source<'_>,
-        (buffer, place): (Option<P::Transmit>, PortIndex),
+        (buffer, place): (Option<Room<'_, P::Transmit>>, PortIndex),
         snapshot: &Snapshot,
         now: Time,
     ) -> Kept {
@@ -114,8 +146,8 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.deliver(&inner, source, (buffer, place), snapshot, now);
                 return Kept::No;
             }
-            (_, _, Some(unused)) => self.discard(place, unused),
-            (_, _, None) => {}
+            (_, _, Some(Room::Frame(unused))) => self.discard(place, unused),
+            (_, _, Some(Room::Own(_)) | None) => {}
         }
         self.end_unopened(fate, source, snapshot, now)
     }
@@ -135,6 +167,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     arrival: source.arrival,
                     answer: Way::Policy,
                     opened: false,
+                    crossing: Some(Direction::In),
                 };
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
@@ -156,22 +189,29 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         inner: &Packet,
         source: &Source<'_>,
-        (mut buffer, place): (P::Transmit, PortIndex),
+        (mut buffer, place): (Room<'_, P::Transmit>, PortIndex),
         snapshot: &Snapshot,
         now: Time,
     ) {
+        let packet = &mut buffer.bytes()[ETHERNET..ETHERNET + usize::from(inner.length)];
+        clamp(snapshot, packet, inner, Direction::In, self.number);
         if snapshot
             .tables
             .local
             .contains(inner.version, inner.destination)
         {
-            let packet = &buffer.room()[ETHERNET..ETHERNET + usize::from(inner.length)];
             let ethernet = source.ethernet(inner.version);
-            match self.host.deliver(&ethernet, packet) {
+            //= T120 (RFC 4301 section 6.1.2)
+            let delivered = if self.heeded.admits(inner) {
+                self.host.deliver(&ethernet, packet)
+            } else {
+                Err(DropReason::PolicyDiscard)
+            };
+            match delivered {
                 Ok(()) => self.count_to_host(source.arrival),
                 Err(reason) => self.drop(reason, source.arrival),
             }
-            self.discard(place, buffer);
+            self.leave_room(place, buffer);
             return;
         }
         let next = egress::path(snapshot, inner.version, inner.destination, flow_hash(inner));
@@ -190,14 +230,13 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival: source.arrival,
             answer: Way::Policy,
             opened: true,
+            crossing: None,
         };
-        self.forward(
-            snapshot,
-            inner,
-            Carrier::Placed(buffer, place),
-            transit,
-            now,
-        );
+        let carrier = match buffer {
+            Room::Frame(frame) => Carrier::Placed(frame, place),
+            Room::Own(bytes) => Carrier::Copy(&bytes[ETHERNET..]),
+        };
+        self.forward(snapshot, inner, carrier, transit, now);
     }
 
     /// An opened packet that goes on to another peer: through the outbound policy.
@@ -205,12 +244,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         inner: &Packet,
         source: &Source<'_>,
-        (mut buffer, place): (P::Transmit, PortIndex),
+        (mut buffer, place): (Room<'_, P::Transmit>, PortIndex),
         snapshot: &Snapshot,
         now: Time,
     ) {
         let header = source.ethernet(inner.version);
-        let frame = &mut buffer.room()[..ETHERNET + usize::from(inner.length)];
+        let frame = &mut buffer.bytes()[..ETHERNET + usize::from(inner.length)];
         frame[..ETHERNET].copy_from_slice(&header);
         let mut again = Source {
             frame,
@@ -220,9 +259,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
         if let Some(Kept::For(to)) = ends.first() {
             // Its plaintext lies in a frame of ours, which cannot be handed over.
-            self.hand_over_copy(*to, &again);
+            self.hand_over_copy(*to, &again, Direction::Out);
         }
-        self.discard(place, buffer);
+        self.leave_room(place, buffer);
+    }
+
+    fn leave_room(&mut self, port: PortIndex, room: Room<'_, P::Transmit>) {
+        if let Room::Frame(frame) = room {
+            self.discard(port, frame);
+        }
+    }
+
+    /// False for an ICMP error to the machine that it is not to hear from the protected side.
+    //= T120 (RFC 4301 section 6.1.2)
+    pub(super) fn heeds(&self, arrival: Arrival, packet: &Packet) -> bool {
+        !matches!(arrival, Arrival::Port(_, Side::Protected)) || self.heeded.admits(packet)
     }
 
     /// A frame for the machine, as received.

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, parse};
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -16,8 +17,9 @@ use crate::snapshot::Snapshot;
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
-use crate::worker::host::Host;
+use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Kept, Worker};
+use crate::worker::reassembly::Gathered;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Hands over or shelves what must be kept. Answers the frame if it is done with.
@@ -38,6 +40,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                         lane,
                         packet,
                         arrival,
+                        cut: self.cut,
                     },
                 ) {
                     Ok(()) => {
@@ -60,10 +63,12 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Hands over a packet whose frame cannot be: a copy of it, over a queue of
     /// [`crate::worker::handoff::PARCELS`].
-    pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>) {
+    pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>, direction: Direction) {
         let parcel = LooseParcel {
             frame: source.frame.to_vec(),
             arrival: source.arrival,
+            direction,
+            cut: self.cut,
         };
         match self.desk.send_loose(to, parcel) {
             Ok(()) => self.tally.hold(1),
@@ -145,6 +150,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
+            self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
             let mut rest = &mut parcels[..];
             while let Some(first) = rest.first() {
@@ -163,10 +169,17 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
+            self.come_to(parcel.cut);
             self.tally.unhold(1);
-            self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
+            match parcel.direction {
+                Direction::In => self.serve_whole(&mut parcel, snapshot, now),
+                Direction::Out => {
+                    self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
+                }
+            }
         }
         if served > 0 {
+            self.desk.ring();
             self.post(snapshot, now);
         }
         served
@@ -179,20 +192,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let mut sources: ArrayVec<Source<'_>, BATCH> = run
-            .iter_mut()
-            .map(|p| Source {
-                frame: p.frame.bytes_mut(),
-                packet: p.packet,
+        let mut rooms = self.assembly.rooms();
+        let mut gathered = Gathered::new(&mut rooms);
+        for (place, parcel) in run.iter_mut().enumerate() {
+            let source = Source {
+                frame: parcel.frame.bytes_mut(),
+                packet: parcel.packet,
                 arrival,
-            })
-            .collect();
+            };
+            self.gather(&mut gathered, (place, source), snapshot, now);
+        }
         let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&sources, snapshot, now),
-            _ => self.outbound(&mut sources, snapshot, now),
+            Arrival::Port(_, Side::Unprotected) => self.inbound(&gathered.sources, snapshot, now),
+            _ => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        drop(sources);
-        for (parcel, end) in run.iter().zip(ends) {
+        let kept = self.settle_gathered(gathered, ends, now);
+        self.assembly.put_back(rooms);
+        for (parcel, (end, _)) in run.iter().zip(kept) {
             self.tally.unhold(1);
             match end {
                 Kept::No => {}
@@ -203,6 +219,38 @@ impl<P: Port, H: Host> Worker<P, H> {
                     self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }
             }
+        }
+    }
+
+    /// Hands over or shelves a packet that lies in no frame.
+    pub(super) fn keep_copy(&mut self, end: Kept, source: &Source<'_>, now: Time) {
+        match end {
+            Kept::No => {}
+            Kept::For(to) => self.hand_over_copy(to, source, Direction::In),
+            Kept::Held(slot, end) => {
+                let (packet, arrival) = (source.packet, source.arrival);
+                self.shelve(source.frame, packet, arrival, (slot, end), now);
+            }
+        }
+    }
+
+    /// A packet from the unprotected side that another worker put together.
+    fn serve_whole(&mut self, parcel: &mut LooseParcel, snapshot: &Snapshot, now: Time) {
+        let packet = match parse(&parcel.frame[ETHERNET..]) {
+            Ok(packet) => packet,
+            Err(reason) => return self.tally.drop(reason),
+        };
+        let source = Source {
+            frame: &mut parcel.frame,
+            packet,
+            arrival: parcel.arrival,
+        };
+        let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
+        match ends.first() {
+            // It came here because its SA lived here; meanwhile it moved.
+            Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
+            Some(end) => self.keep_copy(*end, &source, now),
+            None => {}
         }
     }
 

@@ -8,6 +8,8 @@ pub mod host;
 
 mod frame;
 
+pub mod orders;
+
 pub mod handoff;
 
 mod held;
@@ -15,6 +17,8 @@ mod held;
 pub mod requests;
 
 mod outbox;
+
+mod reassembly;
 
 pub mod pending;
 
@@ -29,6 +33,8 @@ mod originate;
 mod inbound;
 
 mod outbound;
+
+mod dummies;
 
 pub mod run;
 

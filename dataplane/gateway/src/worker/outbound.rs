@@ -7,7 +7,8 @@ use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
 use ipsec::policy::PolicyIndex;
-use ipsec::sa::{Sa, SaSlot};
+use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -15,7 +16,7 @@ use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Link, Path, Transit, flow_hash};
+use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_path, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -23,8 +24,8 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
-struct Fate {
-    verdict: Verdict,
+pub(super) struct Fate {
+    pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
     policy: Option<PolicyIndex>,
     /// The first SA of a bundle.
@@ -33,7 +34,7 @@ struct Fate {
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
-    way: Option<(Path, Link)>,
+    pub(super) way: Option<(Path, Link)>,
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
@@ -47,6 +48,12 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Ends {
         let mut items = items(sources);
         outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
+        for item in &mut items {
+            if item.verdict == Verdict::Protect {
+                let (ip, packet) = (&mut *item.source, &item.packet);
+                clamp(snapshot, ip, packet, Direction::Out, self.number);
+            }
+        }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
@@ -61,7 +68,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// From `select` to sealed packets in frames of their egress ports.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         items: ArrayVec<Item<'_>, BATCH>,
         buffers: &mut [Option<P::Transmit>; BATCH],
@@ -178,6 +185,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival,
             answer: answer(arrival),
             opened: matches!(arrival, Arrival::Port(_, Side::Unprotected)),
+            crossing: Some(Direction::Out),
         };
         match fate.verdict {
             Verdict::Drop(reason) => {
@@ -197,6 +205,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }
+            Verdict::Host if !self.heeds(arrival, &source.packet) => {
+                self.drop(DropReason::PolicyDiscard, arrival);
+            }
             Verdict::Host => self.pass(source.frame, arrival),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
             Verdict::Protect | Verdict::Sealed(_) => {
@@ -208,7 +219,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// A sealed packet leaves, whole or (RFC 2473 §7.1) in fragments.
-    fn leave(
+    pub(super) fn leave(
         &mut self,
         fate: &Fate,
         way: (Path, Link),
@@ -221,8 +232,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
         }
         let outer = &buffer.room()[ETHERNET..ETHERNET + length];
-        if let Ok(packet) = packet::parse(outer) {
-            self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now);
+        match packet::parse(outer) {
+            Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
+            Err(reason) => self.drop(reason, arrival),
         }
         self.discard(way.0.next.port, buffer);
     }
@@ -362,20 +374,6 @@ fn room_of(item: &Item<'_>) -> usize {
         longest
     } else {
         longest.min(usize::from(item.mtu))
-    }
-}
-
-/// The way of the sealed packet: by its outer destination.
-fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = packet::address_bits(sa.parameters.destination);
-    egress::path(snapshot, outer_version(sa), destination, flow_hash(inner))
-}
-
-const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() {
-        Version::V4
-    } else {
-        Version::V6
     }
 }
 

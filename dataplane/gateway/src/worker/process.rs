@@ -6,13 +6,16 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::inbound;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::rate_limit::RateLimit;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::limits::BATCH;
 use ipsec::outbound;
-use ipsec::packet::{Packet, checksum};
+use ipsec::packet::checksum;
 use ipsec::policy::Memory;
 use ipsec::policy::PolicyIndex;
 use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::sa::state::States;
 use ipsec::tables::Count;
 use ipsec::time::Time;
@@ -27,8 +30,10 @@ use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
 use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
+use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
+use crate::worker::reassembly::{Assembly, Gathered};
 use crate::worker::requests::NumberRequests;
 
 /// One queue of a port, as its worker serves it.
@@ -51,10 +56,16 @@ pub struct WorkerSettings {
     pub sas: usize,
     /// ICMP errors a second that this worker may send.
     pub errors_per_second: u32,
+    /// ICMP errors that the machine hears from the protected side and out of SAs.
+    pub heeded: Heeded,
     /// First fragments whose decision is remembered.
     pub remembered_fragments: usize,
     /// How long, nanoseconds.
     pub fragment_timeout: u64,
+    /// Bounds of reassembly.
+    pub reassembly: Bounds,
+    /// Fragments of UDP to endpoints are reassembled too.
+    pub reassemble_udp: bool,
     /// Where unpredictable IVs come from.
     pub ivs: RandomIvs,
     /// Random, the same for all workers.
@@ -92,15 +103,23 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) states: States,
     pub(super) memory: Memory,
     pub(super) tally: Tally,
+    /// The cut of the counters that the tally is at.
+    pub(super) cut: u64,
     pub(super) host: H,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
     pub(super) errors: RateLimit,
+    pub(super) heeded: Heeded,
     pub(super) predicted: Option<PortIndex>,
     /// Room for the pieces of a packet that is cut before sealing.
     pub(super) scratch: Box<[u8]>,
     pub(super) desk: Desk<P::Received>,
     pub(super) shelf: Shelf,
+    pub(super) assembly: Assembly,
+    /// Room for packets that are opened and too long for a frame of the egress port.
+    pub(super) opened: Box<[u8]>,
+    /// Dummies that are being sent.
+    pub(super) order: Option<UnderWay>,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
@@ -146,14 +165,23 @@ impl<P: Port, H: Host> Worker<P, H> {
             },
             memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
             tally: Tally::new(settings.ports),
+            cut: 0,
             host,
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
             errors: RateLimit::new(settings.errors_per_second),
+            heeded: settings.heeded,
             predicted: None,
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
+            assembly: Assembly::new(
+                settings.reassembly,
+                settings.reassemble_udp,
+                settings.flow_label_seed,
+            ),
+            opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
+            order: None,
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
@@ -271,8 +299,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.tally.add(Cell::Rx, burst.len() as u64);
         self.tally
             .port(index.index(), PortCell::RxPackets, burst.len() as u64);
-        let mut sources: ArrayVec<Source<'_>, BATCH> = ArrayVec::new();
-        let mut places: ArrayVec<usize, BATCH> = ArrayVec::new();
+        let mut rooms = self.assembly.rooms();
+        let mut gathered = Gathered::new(&mut rooms);
         for (place, frame) in burst.iter_mut().enumerate() {
             let frame = frame.bytes_mut();
             self.tally
@@ -283,32 +311,29 @@ impl<P: Port, H: Host> Worker<P, H> {
                         let end = ETHERNET + usize::from(packet.length);
                         checksum::complete(&mut frame[ETHERNET..end], &packet);
                     }
-                    sources.push(Source {
+                    let source = Source {
                         frame,
                         packet,
                         arrival,
-                    });
-                    places.push(place);
+                    };
+                    self.gather(&mut gathered, (place, source), snapshot, now);
                 }
                 Look::Host => self.pass(frame, arrival),
                 Look::Drop(reason) => self.tally.drop(reason),
             }
         }
         let ends = match facts.side {
-            Side::Unprotected => self.inbound(&sources, snapshot, now),
-            Side::Protected => self.outbound(&mut sources, snapshot, now),
+            Side::Unprotected => self.inbound(&gathered.sources, snapshot, now),
+            Side::Protected => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        let packets: ArrayVec<Packet, BATCH> = sources.iter().map(|s| s.packet).collect();
-        drop(sources);
-        let mut kept = [(Kept::No, None); BATCH];
-        for ((place, end), packet) in places.into_iter().zip(ends).zip(packets) {
-            kept[place] = (end, Some(packet));
-        }
+        let kept = self.settle_gathered(gathered, ends, now);
+        self.assembly.put_back(rooms);
         for (frame, (kept, packet)) in burst.into_iter().zip(kept) {
             if let Some(frame) = self.keep(lane, frame, (kept, packet), arrival, now) {
                 self.lanes[lane].port.release(frame);
             }
         }
+        self.desk.ring();
         self.post(snapshot, now);
     }
 
@@ -357,7 +382,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
                 if let Some(Kept::For(to)) = ends.first() {
-                    self.hand_over_copy(*to, &source);
+                    self.hand_over_copy(*to, &source, Direction::Out);
                 }
             }
             Look::Host => self.tally.drop(DropReason::Malformed),
@@ -369,14 +394,26 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// is pending, do not sleep.
     pub fn end_round(&mut self, snapshot: &Snapshot, now: Time) -> bool {
         self.retry_shelf(snapshot, now);
+        self.expire_fragments(now);
         self.settle(snapshot, now);
         self.host.flush();
+        self.desk.ring();
         let mut again = false;
         for lane in &mut self.lanes {
             again |= lane.port.flush();
         }
         self.block.publish(&self.tally);
+        self.come_to(self.desk.cut());
         again
+    }
+
+    /// Freezes the counters for the readers of cut number `cut`, unless the tally has gone on from
+    /// there. Between batches only.
+    pub(super) fn come_to(&mut self, cut: u64) {
+        if cut > self.cut {
+            self.cut = cut;
+            self.block.freeze(cut, &self.tally);
+        }
     }
 
     /// The lanes, for whoever feeds memory ports.

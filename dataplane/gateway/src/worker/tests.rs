@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
+use ipsec::ip::icmp_error::Heeded;
+use ipsec::ip::reassemble::Bounds;
 use ipsec::sa::Sa;
 use ipsec::tables::Unmatched;
 use ipsec::time::{MILLISECOND, SECOND, Time};
@@ -25,8 +27,16 @@ use crate::worker::host::NoHost;
 use crate::worker::pending::NextHop;
 use crate::worker::{Lane, Worker, WorkerSettings};
 
+mod fragments;
+
 const WAN: usize = 0;
 const LAN: usize = 1;
+
+const BOUNDS: Bounds = Bounds {
+    packets: 16,
+    bytes: 1 << 16,
+    timeout_ns: SECOND,
+};
 
 const PORTS: &str = r#"
 [dataplane]
@@ -119,6 +129,11 @@ fn generation(text: &str) -> (Snapshot, Vec<Arc<Sa>>) {
 
 impl World {
     fn new(text: &str, workers: u16) -> Self {
+        Self::with_frames(text, workers, 2048)
+    }
+
+    /// With ports whose frames have `room` bytes.
+    fn with_frames(text: &str, workers: u16, room: usize) -> Self {
         let (snapshot, sas) = generation(text);
         let exchange = Arc::new(Exchange::new(usize::from(workers)).unwrap());
         let requests = Arc::new(ArrayQueue::new(16));
@@ -134,8 +149,11 @@ impl World {
                 ports: 2,
                 sas: sas.len(),
                 errors_per_second: 100,
+                heeded: Heeded::ALL,
                 remembered_fragments: 16,
                 fragment_timeout: SECOND,
+                reassembly: BOUNDS,
+                reassemble_udp: false,
                 ivs: RandomIvs::seeded(&[0; 32], 0),
                 flow_label_seed: 1,
                 block: Arc::new(Block::new(2)),
@@ -144,7 +162,7 @@ impl World {
                 number_requests: None,
             };
             let lane = |index| Lane {
-                port: MemoryPort::new(128, 2048),
+                port: MemoryPort::new(128, room),
                 index: PortIndex(index),
                 complete_checksums: false,
             };

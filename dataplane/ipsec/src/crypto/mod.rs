@@ -25,6 +25,9 @@ mod separate;
 
 mod gcm;
 
+#[cfg(target_arch = "x86_64")]
+mod multibuffer;
+
 pub mod ah;
 
 use crate::secret::Secret;
@@ -41,11 +44,47 @@ pub struct Transform {
     keys: Keys,
 }
 
+/// Whose code does AES-GCM: a kernel of our own, or the libraries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend(#[cfg(target_arch = "x86_64")] Option<multibuffer::Form>);
+
+impl Backend {
+    /// What this machine can run, the best first; the libraries run everywhere.
+    pub fn all() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        return multibuffer::Form::all().map(Some).chain([None]).map(Self);
+        #[cfg(not(target_arch = "x86_64"))]
+        return [Self()].into_iter();
+    }
+
+    /// The one that keys are expanded for.
+    #[must_use]
+    pub fn chosen() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return Self(multibuffer::Form::chosen());
+        #[cfg(not(target_arch = "x86_64"))]
+        return Self();
+    }
+
+    /// The CPU features that it builds on, or `library`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(form) = self.0 {
+            return form.name();
+        }
+        "library"
+    }
+}
+
 /// The expanded keys, by the code that uses them.
 enum Keys {
     Ring(RingAead),
     Separate(Separate),
     Gcm(Gcm),
+    /// AES-GCM where the CPU has what our own kernels take.
+    #[cfg(target_arch = "x86_64")]
+    Own(multibuffer::AesGcm),
     /// AES-GMAC in AH: [`ah`] alone takes it, [`seal`] and [`open`] refuse.
     Gmac(Gcm),
 }
@@ -87,6 +126,16 @@ impl Transform {
         encryption_key: &Secret,
         integrity_key: &Secret,
     ) -> Result<Self, KeyError> {
+        Self::with(Backend::chosen(), suite, encryption_key, integrity_key)
+    }
+
+    /// [`Self::new`], for one of the backends that this machine has.
+    fn with(
+        backend: Backend,
+        suite: Suite,
+        encryption_key: &Secret,
+        integrity_key: &Secret,
+    ) -> Result<Self, KeyError> {
         let esp = suite.check(Protocol::Esp);
         if suite.check(Protocol::Ah).is_err() {
             esp?;
@@ -94,6 +143,11 @@ impl Transform {
         check_lengths(suite, encryption_key, integrity_key)?;
         let keys = match suite.encryption {
             _ if esp.is_err() => Keys::Gmac(gmac(suite, integrity_key)?),
+            #[cfg(target_arch = "x86_64")]
+            Encryption::AesGcm { .. } if backend.0.is_some() => {
+                let (form, key) = (backend.0, encryption_key.expose());
+                Keys::Own(multibuffer::AesGcm::new(form, suite.encryption, key)?)
+            }
             Encryption::AesGcm {
                 icv: 16,
                 bits: 128 | 256,
@@ -196,6 +250,8 @@ pub fn seal(jobs: &mut [SealJob<'_>]) {
             Some(Keys::Ring(_)) => aead::seal(group),
             Some(Keys::Separate(_)) => separate::seal(group),
             Some(Keys::Gcm(_)) => gcm::seal(group),
+            #[cfg(target_arch = "x86_64")]
+            Some(Keys::Own(_)) => multibuffer::seal(group),
             Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.destination.fill(0)),
             None => {}
         }
@@ -209,6 +265,8 @@ pub fn open(jobs: &mut [OpenJob<'_>]) {
             Some(Keys::Ring(_)) => aead::open(group),
             Some(Keys::Separate(_)) => separate::open(group),
             Some(Keys::Gcm(_)) => gcm::open(group),
+            #[cfg(target_arch = "x86_64")]
+            Some(Keys::Own(_)) => multibuffer::open(group),
             Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.authentic = false),
             None => {}
         }

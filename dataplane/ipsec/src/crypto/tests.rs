@@ -33,7 +33,7 @@ fn esp_suites() -> Vec<Suite> {
 }
 
 /// Bytes that differ from each other and repeat late.
-fn bytes(length: usize, seed: u64) -> Vec<u8> {
+pub(super) fn bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -45,7 +45,7 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The keys of a suite, the same for the same seed.
-fn keys(suite: Suite, seed: u64) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn keys(suite: Suite, seed: u64) -> (Vec<u8>, Vec<u8>) {
     let integrity = suite.integrity.map_or(0, Integrity::key_length);
     (
         bytes(suite.encryption.key_length(), seed),
@@ -60,7 +60,7 @@ fn transform(suite: Suite, seed: u64) -> Transform {
 
 /// A packet before `seal`: SPI 0x1001, the IV, room for `payload`, the least trailer, room for
 /// the ICV.
-fn prepared(suite: Suite, payload: usize, sequence: u64) -> Vec<u8> {
+pub(super) fn prepared(suite: Suite, payload: usize, sequence: u64) -> Vec<u8> {
     let mut packet = vec![0, 0, 0x10, 1];
     packet.extend(&sequence.to_be_bytes()[4..]);
     packet.extend(&bytes(IV_LENGTH, sequence)[..suite.iv_length()]);

@@ -123,6 +123,22 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// A packet that carries nothing, made by us for `sa` (RFC 4303 §2.6): begins with
+    /// [`select_dummies`].
+    #[must_use]
+    pub const fn dummy(sa: &'a Sa) -> Self {
+        let version = if sa.parameters.destination.is_ipv4() {
+            Version::V4
+        } else {
+            Version::V6
+        };
+        let mut item = Self::new(&mut [], Packet::nothing(version), true);
+        item.sa = Some(sa);
+        //= T13 T75 (RFC 4303 section 2.6)
+        item.next_header = protocol::NONE;
+        item
+    }
+
     /// What `sa` puts around the packet.
     fn shape(&self, sa: &Sa) -> Shape {
         Shape::of(&sa.parameters, self.front.into())
@@ -206,6 +222,12 @@ impl Context<'_, '_> {
 /// First door: policy, then the SA's lifetime and counter, then the hop limit.
 pub fn select<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     select::run(batch, context);
+}
+
+/// First door of packets made with [`Item::dummy`], which no policy decides about: the SA's
+/// lifetime and counter.
+pub fn select_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    select::run_dummies(batch, context);
 }
 
 /// Second door, for what `select` left at [`Verdict::Protect`] and the caller gave its `mtu`.

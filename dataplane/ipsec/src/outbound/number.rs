@@ -63,7 +63,7 @@ fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
         }
         shown = Some(sa.slot);
         if let Some(state) = context.states.of(sa.slot) {
-            state.publish(&sa.parameters.lifetime, context.now, &sa.published);
+            state.publish(&sa.published);
         }
     }
 }

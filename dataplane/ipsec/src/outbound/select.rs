@@ -52,6 +52,8 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     let policy = match decision {
         Decision::Policy(policy) => policy,
         Decision::Bypass(_) => return Ok(Verdict::Bypass),
+        //= exception T118: the interface names the only ICMP errors that we make, hop limit and
+        //= size; a sender learns of a policy from its operator, and a scan learns nothing
         Decision::Discard(_) => return Err(DropReason::PolicyDiscard),
         Decision::Fragment => return Err(DropReason::Fragment),
         Decision::Nothing => match quoting(tables, item.source, packet) {
@@ -70,6 +72,36 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     }
     let sas = tables.outbound_sas(policy, context.worker)?;
     enter(item, sas)?;
+    if let Verdict::Elsewhere(worker) = ready(sas, context)? {
+        return Ok(Verdict::Elsewhere(worker));
+    }
+    //= T58 T115 (RFC 4301 section 5.1.2.1)
+    if !item.from_host && item.packet.hop_limit <= 1 {
+        return Err(DropReason::HopLimit);
+    }
+    Ok(Verdict::Protect)
+}
+
+//= T13 (RFC 4303 section 2.6)
+pub(super) fn run_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in batch {
+        let Some(sa) = item.sa else { continue };
+        let parameters = &sa.parameters;
+        let found = if parameters.protocol == Protocol::Esp && parameters.mode == Mode::Tunnel {
+            let sas = Sas {
+                inner: None,
+                outer: sa,
+            };
+            ready(sas, context)
+        } else {
+            Err(DropReason::Unsupported)
+        };
+        item.verdict = found.unwrap_or_else(Verdict::Drop);
+    }
+}
+
+/// Whether the SAs are at home here and may send one packet more.
+fn ready(sas: Sas<'_>, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
     for sa in sas.inner.into_iter().chain([sas.outer]) {
         match context.states.adopt(sa) {
             Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
@@ -77,16 +109,11 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
             Ownership::Mine => {}
         }
     }
-    let packet = &item.packet;
     for sa in sas.inner.into_iter().chain([sas.outer]) {
         let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
         //= T04 T57 (RFC 4303 section 3.3.3)
         state.check_lifetime(&sa.parameters.lifetime, context.now)?;
         state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
-    }
-    //= T58 T115 (RFC 4301 section 5.1.2.1)
-    if !item.from_host && packet.hop_limit <= 1 {
-        return Err(DropReason::HopLimit);
     }
     Ok(Verdict::Protect)
 }

@@ -20,9 +20,9 @@ pub enum Builtin {
     Multicast,
     /// The limited broadcast address.
     Broadcast,
-    /// IKE: UDP port 500, or port 4500 with the marker of four zero bytes (RFC 3948 §2.2). To one of
-    /// the machine's own addresses by the destination port alone, since anybody can send from port
-    /// 500; from one of them by either.
+    /// IKE: UDP port 500, or port 4500 with the marker of four zero bytes (RFC 3948 §2.2). To
+    /// one of the machine's own addresses by the destination port alone, since anybody can send
+    /// from port 500; from one of them by either.
     Ike,
 }
 

@@ -227,13 +227,12 @@ impl SaState {
     }
 
     /// Shows the counters to others; once a batch.
-    pub fn publish(&self, lifetime: &Lifetime, now: Time, published: &Published) {
+    pub fn publish(&self, published: &Published) {
         published.packets.store(self.packets, Relaxed);
         published.bytes.store(self.bytes, Relaxed);
         published.sequence.store(self.sequence(), Relaxed);
         published.needed.store(self.needed(), Relaxed);
-        let stage = self.stage(lifetime, now).number();
-        published.stage.store(stage, Relaxed);
+        published.born.store(self.born.0, Relaxed);
     }
 }
 

@@ -41,8 +41,10 @@ impl FragmentHeader {
         [next_header, 0, high, low, a, b, c, d]
     }
 
+    /// The header that these bytes are, whatever it names as next.
     #[inline]
-    const fn parse(bytes: [u8; LENGTH]) -> Self {
+    #[must_use]
+    pub const fn parse(bytes: [u8; LENGTH]) -> Self {
         let [_, _, high, low, a, b, c, d] = bytes;
         Self {
             offset: u16::from_be_bytes([high, low & 0xf8]),

@@ -93,7 +93,8 @@ fn aes_ctr_of_rfc_3686() {
     }
 }
 
-/// The fourteen ESP packets of draft-mcgrew-gcm-test-01, nine of them with extended sequence numbers.
+/// The fourteen ESP packets of draft-mcgrew-gcm-test-01, nine of them with extended sequence
+/// numbers.
 //= test T05
 //= test T16
 #[test]

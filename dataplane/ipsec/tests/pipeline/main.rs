@@ -18,4 +18,6 @@ mod verification;
 
 mod departures;
 
+mod dummies;
+
 mod hostile;

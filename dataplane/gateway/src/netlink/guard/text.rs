@@ -99,8 +99,8 @@ pub(super) fn table(parameters: &GuardParameters<'_>) -> Result<String, GuardErr
     Ok(text)
 }
 
-/// IKE at encapsulation ports other than its own (RFC 3948 section 2.2), into the machine and out of it: by
-/// the marker of four zero bytes. No more than one byte is for the machine too.
+/// IKE at encapsulation ports other than its own (RFC 3948 section 2.2), into the machine and
+/// out of it: by the marker of four zero bytes. No more than one byte is for the machine too.
 fn ike(encapsulation: &[(IpAddr, u16)]) -> [String; 2] {
     let mut rules = [String::new(), String::new()];
     let [inbound, outbound] = &mut rules;

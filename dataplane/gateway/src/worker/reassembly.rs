@@ -1,0 +1,210 @@
+//! Fragments of what is ours to open meet on one worker, wait there as copies, and go on as the
+//! packet that they were (design: the order of `inbound` begins with whole packets).
+//!
+//! Fragments of one packet arrive on several queues, so a hash of what they share names the worker
+//! that puts them together; the others hand theirs over. A packet that is complete takes the place
+//! of the fragment that completed it, behind that one's Ethernet header.
+
+use std::slice::ChunksExactMut;
+
+use arrayvec::ArrayVec;
+use ipsec::ip::reassemble::{Bounds, Outcome, Reassembly, meeting_point};
+use ipsec::limits::{BATCH, PACKET};
+use ipsec::packet::{Fragment, Packet, parse};
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+
+use crate::counters::Cell;
+use crate::port::Port;
+use crate::port::settings::Side;
+use crate::snapshot::Snapshot;
+use crate::worker::frame::{Arrival, Source};
+use crate::worker::host::{ETHERNET, Host};
+use crate::worker::process::{Ends, Kept, Worker};
+
+/// Room for one packet and its Ethernet header.
+const ROOM: usize = ETHERNET + PACKET;
+
+/// Fragments that wait, and room for what a burst completes.
+pub(super) struct Assembly {
+    table: Reassembly,
+    udp: bool,
+    seed: u64,
+    rooms: Box<[u8]>,
+    /// The caller's name for the frame that is being served.
+    tag: u64,
+    /// Names of the frames whose fragments were dropped while they waited; `None`: nobody asks.
+    lost: Option<Vec<u64>>,
+}
+
+impl Assembly {
+    pub(super) fn new(bounds: Bounds, udp: bool, seed: u64) -> Self {
+        Self {
+            table: Reassembly::new(bounds),
+            udp,
+            seed,
+            rooms: vec![0; BATCH * ROOM].into_boxed_slice(),
+            tag: 0,
+            lost: None,
+        }
+    }
+
+    /// Taken out, so that packets may lie in them while the worker works.
+    pub(super) fn rooms(&mut self) -> Box<[u8]> {
+        std::mem::take(&mut self.rooms)
+    }
+
+    pub(super) fn put_back(&mut self, rooms: Box<[u8]>) {
+        self.rooms = rooms;
+    }
+}
+
+/// What a burst goes on with: packets as they came, and packets that its fragments completed.
+pub(super) struct Gathered<'a> {
+    pub sources: ArrayVec<Source<'a>, BATCH>,
+    /// Of each source: which frame of the burst it lies in, if it lies in one.
+    places: ArrayVec<Option<usize>, BATCH>,
+    /// Of each frame: why it must be kept.
+    kept: [(Kept, Option<Packet>); BATCH],
+    room: Option<&'a mut [u8]>,
+    rooms: ChunksExactMut<'a, u8>,
+}
+
+impl<'a> Gathered<'a> {
+    pub(super) fn new(rooms: &'a mut [u8]) -> Self {
+        Self {
+            sources: ArrayVec::new(),
+            places: ArrayVec::new(),
+            kept: [(Kept::No, None); BATCH],
+            room: None,
+            rooms: rooms.chunks_exact_mut(ROOM),
+        }
+    }
+
+    fn add(&mut self, place: Option<usize>, source: Source<'a>) {
+        self.sources.push(source);
+        self.places.push(place);
+    }
+}
+
+impl<P: Port, H: Host> Worker<P, H> {
+    /// Adds the packet in frame `place` of a burst. A fragment that is ours to put together meets
+    /// the others of its packet first.
+    pub(super) fn gather<'a>(
+        &mut self,
+        gathered: &mut Gathered<'a>,
+        (place, source): (usize, Source<'a>),
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let packet = &source.packet;
+        if packet.fragment == Fragment::Whole
+            || !matches!(source.arrival, Arrival::Port(_, Side::Unprotected))
+            || !snapshot.tables.reassembles(packet, self.assembly.udp)
+        {
+            return gathered.add(Some(place), source);
+        }
+        let workers = u16::try_from(self.desk.workers()).unwrap_or(u16::MAX);
+        let point = meeting_point(packet, self.assembly.seed, workers);
+        if point == self.number {
+            self.assemble(gathered, &source, now);
+        } else {
+            gathered.kept[place] = (Kept::For(point), Some(*packet));
+        }
+    }
+
+    fn assemble(&mut self, gathered: &mut Gathered<'_>, source: &Source<'_>, now: Time) {
+        let room = gathered.room.take().or_else(|| gathered.rooms.next());
+        let Some(room) = room else {
+            return self.tally.drop(DropReason::NoFrame);
+        };
+        let (ip, packet) = (source.ip(), &source.packet);
+        let out = &mut room[ETHERNET..];
+        let outcome =
+            self.with_table(|table, tag, lost| table.offer(ip, packet, tag, out, now, lost));
+        match outcome {
+            Outcome::Held => self.tally.hold(1),
+            Outcome::Dropped(reason) => self.tally.drop(reason),
+            Outcome::Whole { length, waited } => {
+                self.tally.unhold(waited.into());
+                self.tally.add(Cell::Merged, waited.into());
+                let end = ETHERNET + usize::from(length);
+                match parse(&room[ETHERNET..end]) {
+                    Ok(packet) => {
+                        room[..ETHERNET].copy_from_slice(&source.ethernet(packet.version));
+                        let whole = Source {
+                            frame: &mut room[..end],
+                            packet,
+                            arrival: source.arrival,
+                        };
+                        return gathered.add(None, whole);
+                    }
+                    Err(reason) => self.tally.drop(reason),
+                }
+            }
+        }
+        gathered.room = Some(room);
+    }
+
+    /// Keeps what must be kept of the packets that lie in no frame, and says what is to become of
+    /// the frames.
+    pub(super) fn settle_gathered(
+        &mut self,
+        gathered: Gathered<'_>,
+        ends: Ends,
+        now: Time,
+    ) -> [(Kept, Option<Packet>); BATCH] {
+        let mut kept = gathered.kept;
+        for ((place, end), source) in gathered.places.iter().zip(ends).zip(&gathered.sources) {
+            match *place {
+                Some(place) => kept[place] = (end, Some(source.packet)),
+                None => self.keep_copy(end, source, now),
+            }
+        }
+        kept
+    }
+
+    /// Ends the waits of fragments that are over.
+    pub(super) fn expire_fragments(&mut self, now: Time) {
+        self.with_table(|table, _, lost| table.expire(now, lost));
+    }
+
+    /// Ends every wait of fragments: the worker stops, or a capture is over.
+    pub fn abandon_fragments(&mut self) {
+        self.with_table(|table, _, lost| table.clear(lost));
+    }
+
+    /// Gives access to the table, with the name of the frame that is being served; what is lost is
+    /// counted.
+    fn with_table<T>(
+        &mut self,
+        run: impl FnOnce(&mut Reassembly, u64, &mut dyn FnMut(u64)) -> T,
+    ) -> T {
+        let Assembly {
+            table, tag, lost, ..
+        } = &mut self.assembly;
+        let tally = &mut self.tally;
+        run(table, *tag, &mut |tag| {
+            tally.unhold(1);
+            tally.drop(DropReason::Fragment);
+            if let Some(lost) = lost {
+                lost.push(tag);
+            }
+        })
+    }
+
+    /// Names the frames that are served from now on, for [`Worker::take_lost`].
+    pub fn name_frames(&mut self, tag: u64) {
+        self.assembly.tag = tag;
+        self.assembly.lost.get_or_insert_default();
+    }
+
+    /// The names of earlier frames whose fragments waited and were dropped since the last call.
+    pub fn take_lost(&mut self) -> Vec<u64> {
+        self.assembly
+            .lost
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+}

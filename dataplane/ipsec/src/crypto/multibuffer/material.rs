@@ -1,0 +1,132 @@
+//! What AES-GCM makes of a key before the first packet: round keys and powers of the hash key.
+
+use core::arch::x86_64::{
+    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_cvtsi128_si32,
+    _mm_set1_epi32, _mm_setzero_si128, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm_xor_si128,
+};
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::block::{BLOCK, POLYNOMIAL, Products, load, store};
+
+/// Round keys of AES-256; shorter keys have fewer.
+const ROUND_KEYS: usize = 15;
+
+/// Powers of the hash key: eight blocks of a stride, one of associated data, one of lengths.
+pub(super) const POWERS: usize = 10;
+
+/// Rounds of AES with a key of so many bytes, if there is such a key.
+pub(super) const fn rounds(key_length: usize) -> Option<usize> {
+    match key_length {
+        16 => Some(10),
+        24 => Some(12),
+        32 => Some(14),
+        _ => None,
+    }
+}
+
+/// The expanded key. Filled in where it stays, so that no copy is left behind on a stack.
+#[derive(Zeroize, ZeroizeOnDrop)]
+#[repr(C, align(64))]
+pub(super) struct Material {
+    pub round_keys: [[u8; BLOCK]; ROUND_KEYS],
+    /// H¹⁰ … H¹, each times x, bytes reversed.
+    pub powers: [[u8; BLOCK]; POWERS],
+    /// Of each power the sum of its halves, in both halves.
+    pub folded: [[u8; BLOCK]; POWERS],
+}
+
+impl Material {
+    pub(super) const fn empty() -> Self {
+        Self {
+            round_keys: [[0; BLOCK]; ROUND_KEYS],
+            powers: [[0; BLOCK]; POWERS],
+            folded: [[0; BLOCK]; POWERS],
+        }
+    }
+
+    /// Fills in what a key of 16, 24 or 32 bytes gives; other lengths are the caller's mistake and
+    /// give something useless.
+    #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
+    pub(super) fn fill(&mut self, key: &[u8]) {
+        self.expand(key);
+        let hash_key = match rounds(key.len()) {
+            Some(10) => encrypted::<10>(self, _mm_setzero_si128()),
+            Some(12) => encrypted::<12>(self, _mm_setzero_si128()),
+            _ => encrypted::<14>(self, _mm_setzero_si128()),
+        };
+        let mut bytes = [0; BLOCK];
+        store(&mut bytes, hash_key);
+        let mut element = u128::from_be_bytes(bytes);
+        let reduction = (u128::from(POLYNOMIAL) << 64 | 1) & 0_u128.wrapping_sub(element >> 127);
+        element = (element << 1) ^ reduction;
+        bytes = element.to_le_bytes();
+        let first = load(&bytes);
+        element.zeroize();
+        bytes.zeroize();
+
+        let mut power = first;
+        for (place, folded) in self.powers.iter_mut().zip(&mut self.folded).rev() {
+            store(place, power);
+            store(folded, halves(power));
+            power = Products::of(power, first, halves(first)).reduced();
+        }
+    }
+
+    /// The key schedule of FIPS 197 §5.2, word by word: the CPU's help with it looks nothing up in
+    /// tables.
+    #[target_feature(enable = "aes,sse2")]
+    fn expand(&mut self, key: &[u8]) {
+        let key_words = key.len() / 4;
+        let words = self.round_keys.as_flattened_mut().as_chunks_mut::<4>().0;
+        let mut constant = 1_u32;
+        for index in 0..words.len().min(4 * (key_words + 7)) {
+            let Some(before) = index.checked_sub(key_words) else {
+                if let Some(word) = key.as_chunks::<4>().0.get(index) {
+                    words[index] = *word;
+                }
+                continue;
+            };
+            let last = u32::from_le_bytes(words[index - 1]);
+            let mixed = if index % key_words == 0 {
+                let mixed = substituted(last).rotate_right(8) ^ constant;
+                // Doubled in the field of AES: 80 becomes 1b.
+                constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
+                mixed
+            } else if key_words > 6 && index % key_words == 4 {
+                substituted(last)
+            } else {
+                last
+            };
+            words[index] = (u32::from_le_bytes(words[before]) ^ mixed).to_le_bytes();
+        }
+    }
+}
+
+/// The S-box on each byte.
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+fn substituted(word: u32) -> u32 {
+    let words = _mm_aeskeygenassist_si128::<0>(_mm_set1_epi32(word.cast_signed()));
+    _mm_cvtsi128_si32(words).cast_unsigned()
+}
+
+/// The sum of both halves, in both.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn halves(power: __m128i) -> __m128i {
+    let sum = _mm_xor_si128(power, _mm_unpackhi_epi64(power, power));
+    _mm_shuffle_epi32::<0b0100_0100>(sum)
+}
+
+/// One block through the cipher.
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+pub(super) fn encrypted<const ROUNDS: usize>(material: &Material, block: __m128i) -> __m128i {
+    let keys = &material.round_keys;
+    let mut state = _mm_xor_si128(block, load(&keys[0]));
+    for key in &keys[1..ROUNDS] {
+        state = _mm_aesenc_si128(state, load(key));
+    }
+    _mm_aesenclast_si128(state, load(&keys[ROUNDS]))
+}
