@@ -26,6 +26,9 @@ pub struct Plan {
     pub outer: Family,
     /// IP versions between the hosts.
     pub inner: Vec<Family>,
+    /// Algorithms of a bundle in transport mode, innermost first, that protects what the gateways
+    /// themselves send each other between their outer addresses; empty: nothing does.
+    pub direct: Vec<Suite>,
     /// Extended sequence numbers.
     pub esn: bool,
     /// Queues of every wire.
@@ -54,6 +57,7 @@ impl Default for Plan {
             suite: AES128GCM16,
             outer: Family::V4,
             inner: vec![Family::V4],
+            direct: Vec::new(),
             esn: false,
             queues: 1,
             kernel_forwards: true,
@@ -88,6 +92,8 @@ pub struct Lab {
     pub host_b: Namespace,
     /// Both SAs: left to right, right to left.
     pub sas: [Sa; 2],
+    /// The pairs of SAs of the bundle between the gateways themselves.
+    pub direct: Vec<[Sa; 2]>,
     directory: TempDir,
 }
 
@@ -123,11 +129,12 @@ impl Lab {
             anyhow::Ok(sa)
         };
         let sas = [sa(0x1001, &LEFT, &RIGHT)?, sa(0x1002, &RIGHT, &LEFT)?];
+        let direct = direct(plan)?;
         let gateway = |namespace: &Namespace, side: &Side| {
             let home = directory.path().join(side.name);
             fs::create_dir(&home)?;
             let (config, socket) = (home.join("xipsec.toml"), home.join("control.sock"));
-            write_config(plan, side, &sas, &home)?;
+            write_config(plan, side, &sas, &direct, &home)?;
             anyhow::Ok(Gateway::new(binary, namespace, &config, &socket))
         };
         let (left, right) = (gateway(&gate_a, &LEFT)?, gateway(&gate_b, &RIGHT)?);
@@ -140,6 +147,7 @@ impl Lab {
             gate_b,
             host_b,
             sas,
+            direct,
             directory,
         };
         lab.connect(plan).context("cannot build the test network")?;
@@ -335,7 +343,33 @@ impl Lab {
     }
 }
 
-fn write_config(plan: &Plan, side: &Side, sas: &[Sa; 2], home: &Path) -> Result<()> {
+/// The SAs of the bundle between the gateways themselves: to the right, to the left.
+fn direct(plan: &Plan) -> Result<Vec<[Sa; 2]>> {
+    let sa = |spi, from: &Side, to, suite| {
+        let mut sa = Sa::fixed(spi, from, to, plan.outer, suite).random()?;
+        sa.mode = "transport";
+        sa.name = format!("direct-{spi:x}");
+        sa.esn = plan.esn;
+        anyhow::Ok(sa)
+    };
+    let suites = (0x5000..).step_by(2).zip(&plan.direct);
+    suites
+        .map(|(spi, suite)| {
+            Ok([
+                sa(spi, &LEFT, &RIGHT, *suite)?,
+                sa(spi + 1, &RIGHT, &LEFT, *suite)?,
+            ])
+        })
+        .collect()
+}
+
+fn write_config(
+    plan: &Plan,
+    side: &Side,
+    sas: &[Sa; 2],
+    direct: &[[Sa; 2]],
+    home: &Path,
+) -> Result<()> {
     let (peer, out, back) = match side.name {
         "left" => (&RIGHT, &sas[0], &sas[1]),
         _ => (&LEFT, &sas[1], &sas[0]),
@@ -366,6 +400,22 @@ fn write_config(plan: &Plan, side: &Side, sas: &[Sa; 2], home: &Path) -> Result<
         let nets = [side.net[at], peer.net[at]];
         config.protect(&format!("out-{at}"), "out", nets, &out.name);
         config.protect(&format!("in-{at}"), "in", nets, &back.name);
+    }
+    for (direction, from) in [("out", &LEFT), ("in", &RIGHT)] {
+        let at = usize::from(from.name != side.name);
+        let own: Vec<&Sa> = direct.iter().map(|pair| &pair[at]).collect();
+        let names: Vec<String> = own.iter().map(|sa| format!("\"{}\"", sa.name)).collect();
+        for sa in &own {
+            config.sa(sa, direction);
+        }
+        if !own.is_empty() {
+            let index = plan.outer.index();
+            let ends = [side.wan[index], peer.wan[index]];
+            let name = format!("direct-{direction}");
+            let keys = [name.as_str(), direction, "protect"];
+            let uses = format!("sa = [{}]", names.join(", "));
+            config.policy(keys, ends, 50, &[uses]);
+        }
     }
     config.table(&plan.tables, &[]);
     config.write(&home.join("xipsec.toml"))

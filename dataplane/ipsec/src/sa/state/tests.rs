@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::crypto::suite::Protocol;
+use crate::sa::association::share_homes;
 use crate::sa::sample;
 
 const FREE: u64 = u64::MAX;
@@ -220,6 +221,48 @@ fn the_first_worker_adopts_and_the_others_are_sent_there() {
     // Only its owner parks it.
     first.park_all(&[Arc::clone(&sa)]);
     assert_eq!(second.adopt(&sa), Ownership::Mine);
+}
+
+#[test]
+fn the_sas_of_a_bundle_live_together() {
+    let named = |slot, name: &str| {
+        let mut parameters = sample::parameters(Direction::Out, 0x1000 + slot, "192.0.2.1");
+        parameters.name = name.to_owned();
+        let state = SaState::new(&parameters, &Start::default(), Time(0));
+        let sa = Sa::new(SaSlot(slot), parameters, 0).unwrap();
+        *sa.parked.lock().unwrap() = Some(Box::new(state));
+        sa
+    };
+    let names = ["esp-1", "esp-2", "ah-1", "ah-2", "alone"];
+    let mut sas: Vec<Sa> = (0..)
+        .zip(names)
+        .map(|(slot, name)| named(slot, name))
+        .collect();
+    let bundle = |all: &[&str]| -> Vec<String> { all.iter().map(ToString::to_string).collect() };
+    let bundles = [
+        bundle(&["esp-1", "ah-1"]),
+        bundle(&["esp-2", "ah-2"]),
+        bundle(&["alone"]),
+        bundle(&["nobody", "neither"]),
+        // Joins the first two.
+        bundle(&["esp-1", "ah-2"]),
+    ];
+    share_homes(&mut sas, bundles.iter().map(Vec::as_slice));
+    let sas: Vec<Arc<Sa>> = sas.into_iter().map(Arc::new).collect();
+    let (mut first, mut second) = (States::new(1), States::new(2));
+    assert_eq!(first.adopt(&sas[3]), Ownership::Mine);
+    assert_eq!(second.adopt(&sas[4]), Ownership::Mine);
+    for sa in &sas[..4] {
+        assert_eq!(second.adopt(sa), Ownership::Elsewhere(1));
+        assert_eq!(first.adopt(sa), Ownership::Mine);
+    }
+    assert_eq!(first.adopt(&sas[4]), Ownership::Elsewhere(2));
+    first.of(SaSlot(0)).unwrap().count(1);
+    first.park_all(&sas);
+    for sa in &sas {
+        assert_eq!(second.adopt(sa), Ownership::Mine);
+    }
+    assert_eq!(second.of(SaSlot(0)).unwrap().packets(), 1);
 }
 
 #[test]
