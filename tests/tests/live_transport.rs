@@ -1,6 +1,6 @@
-//! Goal: two machines protect what they send each other, in transport mode, through their own kernels'
-//! stacks and the host port. Method: two gateways ping and talk TCP between their outer addresses, for
-//! ESP, AH and both; a tap between them sees nothing else, and scapy opens it.
+//! Goal: two machines protect what they send each other, in transport mode, through their own
+//! kernels' stacks and the host port. Method: two gateways ping and talk TCP between their outer
+//! addresses, for ESP, AH and both; a tap between them sees nothing else, and scapy opens it.
 
 use anyhow::{Context, Result, ensure};
 use xipsec_tests::capture::Capture;
