@@ -4,8 +4,8 @@
 //! can fuse copy and cipher, and a library's in-place call costs one copy.
 //!
 //! Of ESP the module knows the layout from the first byte of the ESP header to the last of the ICV
-//! and nothing of what stands in front of it; [`ah`] covers whole packets. Lengths that do not fit are refused, never trusted:
-//! no content of a job can make it panic.
+//! and nothing of what stands in front of it; [`ah`] covers whole packets. Lengths that do not fit
+//! are refused, never trusted: no content of a job can make it panic.
 
 pub mod suite;
 

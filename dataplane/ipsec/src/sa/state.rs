@@ -321,8 +321,8 @@ impl States {
         self.slots.get_mut(slot.index())?.take()
     }
 
-    /// Parks the states of those of `sas` that are at home here, and leaves them without a home: the
-    /// next worker that adopts one goes on where this one stopped. SAs that share a home must be
+    /// Parks the states of those of `sas` that are at home here, and leaves them without a home:
+    /// the next worker that adopts one goes on where this one stopped. SAs that share a home must be
     /// given together.
     pub fn park_all(&mut self, sas: &[Arc<Sa>]) {
         let here = |sa: &&Arc<Sa>| sa.home.load(Acquire) == self.worker;

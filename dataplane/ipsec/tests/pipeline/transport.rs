@@ -46,6 +46,7 @@ fn every_algorithm_goes_there_and_back() {
 }
 
 //= test T95
+//= test T115
 #[test]
 fn others_packets_do_not_go_through() {
     let (mut a, _) = gateways(A, B);
@@ -57,7 +58,6 @@ fn others_packets_do_not_go_through() {
     let own = between(A, B, 100).bytes();
     let (verdict, sealed) = a.outbound(&[own], 1500, true).remove(0);
     assert!(matches!(verdict, Out::Sealed(_)));
-    //= test T115
     assert_eq!(parse(&sealed).unwrap().hop_limit, 64);
 }
 
