@@ -125,11 +125,12 @@ class Sa:
         )
         return mac[: self.facts["icv_bytes"]]
 
-    def ah_icv(self, packet, at, number, sending):
-        """The ICV of a packet that holds an AH header at `at`, mutable fields by scapy."""
+    def ah_icv(self, packet, at, number):
+        """The ICV of a packet that holds an AH header at `at`, mutable fields by scapy, as the
+        packet arrives: a sender's source route would have to be used up."""
         length = (packet[at + 1] + 2) * 4
         layer = (IP if packet[0] >> 4 == 4 else IPv6)(packet)
-        masked = bytearray(raw(zero_mutable_fields(layer, sending=sending)))
+        masked = bytearray(raw(zero_mutable_fields(layer, sending=False)))
         if len(masked) != len(packet):
             raise SystemExit("scapy changed the length of a packet")
         # scapy zeroes padding and GMAC's vector, which count as they are.
@@ -148,7 +149,7 @@ class Sa:
         length = (packet[at + 1] + 2) * 4
         start = at + AH_LENGTH + self.facts["iv_bytes"]
         found = packet[start : start + self.facts["icv_bytes"]]
-        if self.ah_icv(packet, at, number, False) != found:
+        if self.ah_icv(packet, at, number) != found:
             return None
         return packet[at], packet[at + length :]
 
@@ -170,8 +171,9 @@ class Sa:
 
     def seal(self, inner, craft):
         """An outer packet around `inner`. `craft` gives the number and, to build what a correct
-        sender never sends, `next_header`, `tail`, `padding` (hex), `padding_length`, `flip`, `longer`
-        (bytes of AH behind its ICV), and the outer `traffic_class`."""
+        sender never sends, `next_header`, `tail`, `padding` (hex), `padding_length`, `flip`,
+        `longer` (bytes of AH behind its ICV), `unit` (its alignment), `reserved`, and the outer
+        `traffic_class`."""
         ahead, named, next_header, content = self.outer(inner, craft)
         next_header = craft.get("next_header", next_header)
         content += bytes.fromhex(craft.get("tail", ""))
@@ -194,10 +196,10 @@ class Sa:
             number & 0xFFFFFFFF,
         )
         header += number.to_bytes(8, "big")[8 - vector :] + bytes(field - vector)
-        header += bytes(range(0xA0, 0xA0 + padding))
+        header += bytes(0xA0 + at % 16 for at in range(padding))
         packet = headers.refit(ahead, named, AH_NUMBER, header + content)
         at = len(ahead)
-        icv = self.ah_icv(packet, at, number, True)
+        icv = self.ah_icv(packet, at, number)
         if craft.get("flip"):
             icv = icv[:-1] + bytes([icv[-1] ^ 1])
         start = at + AH_LENGTH + vector

@@ -1,7 +1,7 @@
-"""esp_open.py SAS CAPTURE OUTPUT: opens every ESP and AH packet of a capture with scapy and the keys.
+"""esp_open.py SAS CAPTURE OUTPUT: opens every ESP and AH packet of a capture by scapy and the keys.
 
-Prints one JSON document: how many frames were ESP or AH, neighbour resolution or anything else, how many
-of them failed, whether a (key, IV) pair came twice, and whether numbers grew strictly."""
+Prints one JSON document: how many frames were ESP or AH, neighbour resolution or anything else, how
+many of them failed, whether a (key, IV) pair came twice, and whether numbers grew strictly."""
 
 import json
 import sys
