@@ -1,6 +1,6 @@
 //! Goal: transport mode, AH and bundles treat headers as the RFCs say, whatever stands in them:
-//! IPv4 options, IPv6 extension headers, fields that change on the way. Method: `replay`, scapy at the
-//! far end, which has its own idea of which fields are mutable.
+//! IPv4 options, IPv6 extension headers, fields that change on the way. Method: `replay`, scapy
+//! at the far end, which has its own idea of which fields are mutable.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! ICMP errors with a quote of the fuzzer's choice: from outside about our own ESP, from outside and
-//! from inside about protected traffic, through a tunnel, and none of these.
+//! ICMP errors with a quote of the fuzzer's choice: from outside about our own ESP, from outside
+//! and from inside about protected traffic, through a tunnel, and none of these.
 
 use ipsec::packet::{Version, address, parse};
 use ipsec::time::Time;

@@ -322,8 +322,8 @@ impl States {
     }
 
     /// Parks the states of those of `sas` that are at home here, and leaves them without a home:
-    /// the next worker that adopts one goes on where this one stopped. SAs that share a home must be
-    /// given together.
+    /// the next worker that adopts one goes on where this one stopped. SAs that share a home must
+    /// be given together.
     pub fn park_all(&mut self, sas: &[Arc<Sa>]) {
         let here = |sa: &&Arc<Sa>| sa.home.load(Acquire) == self.worker;
         let ours: Vec<&Arc<Sa>> = sas.iter().filter(here).collect();
