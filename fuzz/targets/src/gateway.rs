@@ -301,7 +301,7 @@ impl Gateway {
     }
 
     /// A packet of the machine itself; what each port sent because of it.
-    pub(crate) fn from_host(&mut self, frame: &[u8], now: Time) -> [Vec<Vec<u8>>; 2] {
+    pub(crate) fn offer_from_host(&mut self, frame: &[u8], now: Time) -> [Vec<Vec<u8>>; 2] {
         self.from_host += 1;
         self.feed.from_host(frame, now);
         self.sent()

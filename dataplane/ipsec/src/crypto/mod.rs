@@ -3,9 +3,9 @@
 //! A job reads one buffer and writes another (`source → destination`), so that a kernel of our own
 //! can fuse copy and cipher, and a library's in-place call costs one copy.
 //!
-//! Of ESP the module knows the layout from the first byte of the ESP header to the last of the
-//! ICV and nothing of what stands in front of it; [`ah`] covers whole packets. Lengths that do not
-//! fit are refused, never trusted: no content of a job can make it panic.
+//! Of ESP the module knows the layout from the first byte of the ESP header to the last of the ICV
+//! and nothing of what stands in front of it; [`ah`] covers whole packets. Lengths that do not fit
+//! are refused, never trusted: no content of a job can make it panic.
 
 pub mod suite;
 

@@ -46,6 +46,7 @@ fn decide(item: &mut Item<'_>) -> Result<Content, DropReason> {
     }
     let whole = whole.get_mut(..front + length).unwrap_or(&mut []);
     match sa.parameters.mode {
+        //= T138 (RFC 3948 section 3.1.2): what is wrong in a tunnel stays wrong
         Mode::Tunnel => tunnelled(whole, next_header, item.packet.traffic_class),
         Mode::Transport => {
             let behind_nat = sa.parameters.udp_encapsulation.is_some();

@@ -157,6 +157,42 @@ fn a_fragment_is_not_opened() {
     assert_eq!(b.verdict(&sealed), In::Drop(DropReason::Fragment));
 }
 
+//= test T93
+#[test]
+fn a_fragment_header_left_over_is_taken_out_both_ways() {
+    let gateways = || gateways(true, Mode::Transport, SHA1, true);
+    let (mut a, mut b) = gateways();
+    let whole = between(A6, B6, 0);
+    let udp = between(A6, B6, 90).bytes()[40..].to_vec();
+    let hop = |next| vec![next, 0, 0x05, 2, 0xaa, 0xbb, 1, 0];
+    let left_over = [protocol::UDP, 0, 0, 0, 1, 2, 3, 4];
+    let with = [&hop(protocol::FRAGMENT)[..], &left_over, &udp].concat();
+    let with = whole.with(protocol::HOP_BY_HOP, &with);
+    let plain = whole.with(
+        protocol::HOP_BY_HOP,
+        &[&hop(protocol::UDP)[..], &udp].concat(),
+    );
+    let mut lowered = plain.clone();
+    lowered[7] -= 1;
+    let sealed = a.seal(&with);
+    assert_eq!(sealed, gateways().0.seal(&plain));
+    assert_eq!(
+        b.receive(std::slice::from_ref(&sealed)).remove(0),
+        (In::Opened, lowered.clone())
+    );
+    // One that was put in behind AH, as a sender's stack may.
+    let mut late = sealed[..48].to_vec();
+    late[40] = protocol::FRAGMENT;
+    late.extend([protocol::AH, 0, 0, 0, 9, 9, 9, 9]);
+    late.extend_from_slice(&sealed[48..]);
+    let length = u16::try_from(late.len() - 40).unwrap();
+    late[4..6].copy_from_slice(&length.to_be_bytes());
+    let (_, mut b) = gateways();
+    assert_eq!(b.receive(&[late]).remove(0), (In::Opened, lowered));
+    let bytes = b.states.of(ipsec::sa::SaSlot(0)).unwrap().bytes();
+    assert_eq!(bytes, plain.len() as u64);
+}
+
 //= test T48
 #[test]
 fn numbers_count_as_in_esp() {

@@ -45,6 +45,7 @@ fn every_algorithm_goes_there_and_back() {
 }
 
 //= test T95
+//= test T115
 #[test]
 fn others_packets_do_not_go_through() {
     let (mut a, _) = gateways(A, B);
@@ -56,7 +57,6 @@ fn others_packets_do_not_go_through() {
     let own = between(A, B, 100).bytes();
     let (verdict, sealed) = a.outbound(&[own], 1500, true).remove(0);
     assert!(matches!(verdict, Out::Sealed(_)));
-    //= test T115
     assert_eq!(parse(&sealed).unwrap().hop_limit, 64);
 }
 
@@ -193,6 +193,22 @@ fn checksums_are_made_anew_behind_nat() {
                 assert_eq!(opened[26..28], [0, 0]);
             }
         }
+    }
+}
+
+//= test T138
+#[test]
+fn a_tunnel_leaves_checksums_alone() {
+    let (mut a, mut b) = pair_of(A, B, |parameters| {
+        parameters.udp_encapsulation = Some(UdpEncapsulation {
+            source_port: 4500,
+            destination_port: 4500,
+        });
+    });
+    for number in [protocol::TCP, protocol::UDP] {
+        let packet = through_nat("10.1.0.1", "10.2.0.1", number, 0xdead);
+        let (verdict, opened) = b.receive(&[a.seal(&packet)]).remove(0);
+        assert_eq!((verdict, &opened[20..]), (In::Opened, &packet[20..]));
     }
 }
 
