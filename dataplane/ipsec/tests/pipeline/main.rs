@@ -16,3 +16,5 @@ mod verification;
 mod departures;
 
 mod hostile;
+
+mod bad_input;
