@@ -21,6 +21,8 @@ pub mod config;
 
 pub mod packets;
 
+pub mod fragments;
+
 pub mod peer;
 
 pub mod expect;
