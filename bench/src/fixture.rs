@@ -190,7 +190,8 @@ impl Fixture {
         let mut config = config(suite, end);
         let parameters = std::mem::take(&mut config.sas);
         let starts = xipsec::state::unreserved(&parameters);
-        let sas = assembly::sas(parameters, &starts, Time(0)).expect("the bench's own keys");
+        let sas = assembly::sas(parameters, &config.policies, &starts, Time(0))
+            .expect("the bench's own keys");
         let own = config.ports.iter().flat_map(|port| &port.addresses);
         let local = own.map(|address| address.address);
         let tables: Tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard)
@@ -226,6 +227,7 @@ impl Fixture {
             ports: 2,
             sas: self.sas.len(),
             errors_per_second: 100,
+            heeded: ipsec::ip::icmp_error::Heeded::ALL,
             remembered_fragments: 256,
             fragment_timeout: ipsec::time::SECOND,
             reassembly: Bounds {

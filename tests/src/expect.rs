@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::guest::NoGuest;
 use crate::peer;
 
 /// Live tests load the machine; two at once would measure each other.
@@ -21,6 +22,18 @@ pub fn live(name: &str, body: impl FnOnce() -> Result<()>) {
         None => conclude(body()),
     }
     drop(turn);
+}
+
+/// Runs a live test against a kernel in a guest, or prints why it is skipped: as [`live`], and also
+/// where no guest boots.
+pub fn with_guest(name: &str, body: impl FnOnce() -> Result<()>) {
+    live(name, || match body() {
+        Err(error) if error.is::<NoGuest>() => {
+            skip(name, &format!("{error:#}"));
+            Ok(())
+        }
+        done => done,
+    });
 }
 
 /// Runs a test that needs scapy but no privilege, or prints why it is skipped.

@@ -13,11 +13,17 @@ pub mod netns;
 
 pub mod veth;
 
+pub mod guest;
+
 pub mod binary;
 
 pub mod suite;
 
+pub mod algorithms;
+
 pub mod config;
+
+pub mod cell;
 
 pub mod packets;
 
@@ -28,6 +34,8 @@ pub mod peer;
 pub mod expect;
 
 pub mod gateway;
+
+pub mod kernel_peer;
 
 pub mod topology;
 

@@ -26,3 +26,6 @@ mod neighbors;
 
 #[path = "netlink/host_routes.rs"]
 mod host_routes;
+
+#[path = "netlink/icmp.rs"]
+mod icmp;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Debian packages and what each is for.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("clang", "libxdp's own BPF programs"),
     ("llvm", "the same"),
     ("libclang-dev", "bindings to libxdp"),
@@ -26,6 +26,8 @@ const PACKAGES: [(&str, &str); 19] = [
     ("nftables", "the guard"),
     ("ethtool", "offloads"),
     ("procps", "sysctl"),
+    ("user-mode-linux", "the kernel opposite: its own ESP and AH"),
+    ("kmod", "modprobe in that kernel"),
 ];
 
 /// Installs the packages that dpkg does not know as installed.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipsec::crypto::KeyError;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
-use ipsec::sa::association::SaParameters;
+use ipsec::sa::association::{SaParameters, share_homes};
 use ipsec::sa::database::Sad;
 use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
@@ -16,7 +17,7 @@ use ipsec::sa::{Sa, SaSlot, SaState};
 use ipsec::tables::{LocalAddresses, Tables, Unmatched};
 use ipsec::time::{MILLISECOND, Time};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, IcmpAccept, IcmpType};
 use crate::route::{Fib, Neighbors, PortAddress, PortIndex, Route};
 use crate::state::Reservation;
 
@@ -35,12 +36,14 @@ pub enum AssemblyError {
     Tables(String),
 }
 
-/// Builds the SAs, in file order: an SA's slot is its place in the file.
+/// Builds the SAs, in file order: an SA's slot is its place in the file. Of `policies` the bundles
+/// count, whose SAs share a home.
 ///
 /// # Errors
 /// [`AssemblyError`].
 pub fn sas(
     parameters: Vec<SaParameters>,
+    policies: &[PolicyParameters],
     reservations: &[Reservation],
     now: Time,
 ) -> Result<Vec<Arc<Sa>>, AssemblyError> {
@@ -60,13 +63,15 @@ pub fn sas(
         sa.published
             .reserved_end
             .store(start.reserved_end, Ordering::Release);
-        state.publish(&sa.parameters.lifetime, now, &sa.published);
+        state.publish(&sa.published);
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
         }
-        sas.push(Arc::new(sa));
+        sas.push(sa);
     }
-    Ok(sas)
+    let bundles = policies.iter().flat_map(|policy| &policy.bundles);
+    share_homes(&mut sas, bundles.map(Vec::as_slice));
+    Ok(sas.into_iter().map(Arc::new).collect())
 }
 
 fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, AssemblyError> {
@@ -77,6 +82,24 @@ fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, Assembl
     window
         .map(Some)
         .ok_or_else(|| AssemblyError::Window(name.to_owned()))
+}
+
+/// The ICMP errors that the configuration accepts.
+#[must_use]
+pub fn heeded(accept: &IcmpAccept) -> Heeded {
+    let types = match accept {
+        IcmpAccept::Any => return Heeded::ALL,
+        IcmpAccept::None => return Heeded::NONE,
+        IcmpAccept::Types(types) => types,
+    };
+    types.iter().fold(Heeded::NONE, |heeded, kind| match kind {
+        IcmpType::TooBig => heeded.and_too_big(),
+        IcmpType::Unreachable => heeded.and_types(3, 1),
+        IcmpType::TimeExceeded => heeded.and_types(11, 3),
+        IcmpType::ParameterProblem => heeded.and_types(12, 4),
+        IcmpType::Redirect => heeded.and_types(5, 137),
+        IcmpType::Number(number) => heeded.and_number(*number),
+    })
 }
 
 /// Puts SAs and policies together.

@@ -5,6 +5,8 @@
 //! `rx + from_host + created = tx + to_host + dropped + consumed + merged + held`.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ipsec::verdict::DropReason;
 
@@ -29,8 +31,8 @@ pub enum Cell {
     /// Fragments beyond the first of a reassembled packet.
     Merged,
     /// Waiting for fragments, a neighbour or a reservation, or handed to another worker. Modulo
-    /// 2⁶⁴: a worker that ends a packet which another handed over goes below zero, their sum does
-    /// not.
+    /// 2⁶⁴: a worker that ends a packet which another handed over goes below zero, their sum at a
+    /// cut does not.
     Held,
     /// Batches that were not empty.
     Batches,
@@ -161,19 +163,45 @@ impl Tally {
 pub struct Block {
     version: AtomicU64,
     cells: Box<[AtomicU64]>,
+    /// The cut that `frozen` belongs to.
+    cut: AtomicU64,
+    /// The numbers at that cut.
+    frozen: Box<[AtomicU64]>,
 }
 
 impl Block {
     /// All zero, for `ports` ports.
     #[must_use]
     pub fn new(ports: usize) -> Self {
-        let cells = (0..PORTS + ports * PORT_CELLS)
-            .map(|_| AtomicU64::new(0))
-            .collect();
+        let cells = || {
+            (0..PORTS + ports * PORT_CELLS)
+                .map(|_| AtomicU64::new(0))
+                .collect()
+        };
         Self {
             version: AtomicU64::new(0),
-            cells,
+            cells: cells(),
+            cut: AtomicU64::new(0),
+            frozen: cells(),
         }
+    }
+
+    /// Publishes a tally as it is at cut number `cut`. Only the worker that owns the block may call
+    /// this, between two batches, once a cut.
+    pub fn freeze(&self, cut: u64, tally: &Tally) {
+        for (cell, value) in self.frozen.iter().zip(&tally.0) {
+            cell.store(*value, Ordering::Relaxed);
+        }
+        self.cut.store(cut, Ordering::Release);
+    }
+
+    /// The numbers at cut number `cut`, once the worker has come to it.
+    fn frozen(&self, cut: u64) -> Option<Tally> {
+        let tally = || {
+            let cells = self.frozen.iter();
+            Tally(cells.map(|cell| cell.load(Ordering::Relaxed)).collect())
+        };
+        (self.cut.load(Ordering::Acquire) == cut).then(tally)
     }
 
     /// Publishes a tally. Only the worker that owns the block may call this.
@@ -209,24 +237,60 @@ impl Block {
     }
 }
 
-/// Sums the blocks of all workers, at moments such that no packet is seen to end before it began.
+/// Consistent cuts through all workers' counters.
 ///
-/// Each block balances by itself; read one after the other, a packet handed over in between can
-/// show as ended on one worker and not yet handed over on the other. Then the sum of `held` is
-/// negative and the blocks are read again.
+/// Each block balances by itself; read one after the other, a packet handed over in between could
+/// show as ended on one worker and not yet handed over on the other. So a reader starts a cut, and
+/// each worker freezes its numbers at its next batch boundary. What one worker hands to another
+/// carries the cut that its sender was at, and a receiver that is behind freezes before it takes
+/// the packet over: nothing ends in a cut in which it has not begun.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    current: AtomicU64,
+    /// The last sum; held while a cut is made, so that there is one at a time.
+    last: Mutex<Option<Tally>>,
+}
+
+impl Cuts {
+    /// Number of the cut that every worker should be at.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Sums the blocks of running workers at one cut; `wake` rouses those that sleep. When a worker
+    /// does not come to its batch boundary in time the answer is that of the last cut.
+    #[must_use]
+    pub fn sum(&self, blocks: &[impl AsRef<Block>], ports: usize, wake: impl Fn()) -> Tally {
+        /// Many times a worker's longest round, and less than a person notices.
+        const PATIENCE: Duration = Duration::from_millis(200);
+        const PAUSE: Duration = Duration::from_micros(20);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = self.current.fetch_add(1, Ordering::Relaxed) + 1;
+        wake();
+        let until = Instant::now() + PATIENCE;
+        let mut sum = Tally::new(ports);
+        for block in blocks {
+            let tally = loop {
+                match block.as_ref().frozen(cut) {
+                    Some(tally) => break tally,
+                    None if Instant::now() < until => std::thread::sleep(PAUSE),
+                    None => return last.clone().unwrap_or_else(|| Tally::new(ports)),
+                }
+            };
+            sum.merge(&tally);
+        }
+        last.replace(sum.clone());
+        sum
+    }
+}
+
+/// Sums the blocks of workers that have ended, or that hand nothing over.
 #[must_use]
 pub fn total(blocks: &[impl AsRef<Block>], ports: usize) -> Tally {
-    const TRIES: usize = 1000;
     let mut sum = Tally::new(ports);
-    for _ in 0..TRIES {
-        sum = Tally::new(ports);
-        for block in blocks {
-            sum.merge(&block.as_ref().read());
-        }
-        if sum.of(Cell::Held) <= u64::MAX / 2 {
-            break;
-        }
-        std::thread::yield_now();
+    for block in blocks {
+        sum.merge(&block.as_ref().read());
     }
     sum
 }
@@ -303,5 +367,84 @@ mod tests {
             }
         });
         assert_eq!(block.read().of(Cell::Tx), 20_000);
+    }
+
+    /// One end of a hand-over in the test below: its block, its tally, and the cut it is at.
+    struct End<'t> {
+        cuts: &'t Cuts,
+        block: &'t Block,
+        tally: Tally,
+        cut: u64,
+    }
+
+    impl End<'_> {
+        fn come_to(&mut self, cut: u64) {
+            if cut > self.cut {
+                self.cut = cut;
+                self.block.freeze(cut, &self.tally);
+            }
+        }
+    }
+
+    #[test]
+    fn at_a_cut_nothing_ends_before_it_began() {
+        use crossbeam::queue::ArrayQueue;
+        use std::sync::atomic::AtomicBool;
+        let (cuts, blocks) = (Cuts::default(), [Block::new(0), Block::new(0)]);
+        let (queue, stop) = (ArrayQueue::<u64>::new(64), AtomicBool::new(false));
+        let end = |block| End {
+            cuts: &cuts,
+            block,
+            tally: Tally::new(0),
+            cut: 0,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut from = end(&blocks[0]);
+                while !stop.load(Ordering::Relaxed) {
+                    if queue.push(from.cut).is_ok() {
+                        from.tally.add(Cell::Rx, 1);
+                        from.tally.hold(1);
+                    }
+                    // Batches are longer than one packet.
+                    if from.tally.of(Cell::Rx) % 16 == 0 {
+                        from.come_to(from.cuts.current());
+                    }
+                }
+            });
+            scope.spawn(|| {
+                let mut to = end(&blocks[1]);
+                while !stop.load(Ordering::Relaxed) {
+                    if let Some(cut) = queue.pop() {
+                        to.come_to(cut);
+                        to.tally.unhold(1);
+                        to.tally.add(Cell::Tx, 1);
+                    }
+                    to.come_to(to.cuts.current());
+                }
+            });
+            // A failed assertion here must not leave the two at it for ever.
+            let sums: Vec<Tally> = (0..500).map(|_| cuts.sum(&blocks, 0, || ())).collect();
+            stop.store(true, Ordering::Relaxed);
+            let mut before = 0;
+            for sum in sums {
+                assert!(sum.balances());
+                assert!(sum.of(Cell::Held) <= u64::MAX / 2, "ended before it began");
+                assert!(sum.of(Cell::Tx) >= before, "numbers went back");
+                before = sum.of(Cell::Tx);
+            }
+        });
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_costs_freshness_and_nothing_else() {
+        let (cuts, block) = (Cuts::default(), Block::new(0));
+        let mut tally = Tally::new(0);
+        assert_eq!(cuts.sum(&[&block], 0, || ()), tally);
+        tally.add(Cell::Rx, 5);
+        tally.hold(5);
+        let answered = cuts.sum(&[&block], 0, || block.freeze(cuts.current(), &tally));
+        assert_eq!(answered, tally);
+        assert_eq!(cuts.sum(&[&block], 0, || ()), tally);
     }
 }

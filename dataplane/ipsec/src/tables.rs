@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use hashbrown::HashSet;
 
 use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
-use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd};
+use crate::policy::selector::turned;
+use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
 use crate::sa::Sa;
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
@@ -80,6 +81,15 @@ impl FromIterator<IpAddr> for LocalAddresses {
     }
 }
 
+/// What holds for the segment sizes of one TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clamp<'a> {
+    /// Never [`TcpMss::Off`].
+    pub limit: TcpMss,
+    /// The policy by which its segments leave; `None`: none takes them.
+    pub outbound: Option<&'a Policy>,
+}
+
 /// A policy names an SA that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("policy {policy} names the SA {sa}, which does not exist")]
@@ -110,8 +120,12 @@ pub struct Tables {
     encapsulation: Set<(Endpoint, u16)>,
     /// Source and destination of `in` SAs that take ESP in UDP.
     peers: Set<(Endpoint, Endpoint)>,
+    /// Some policy clamps the segment sizes of TCP.
+    clamps: bool,
     /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
     outbound_spis: Set<(u32, Protocol)>,
+    /// Some inbound policy wants more than one SA.
+    bundles: bool,
 }
 
 impl Tables {
@@ -144,14 +158,18 @@ impl Tables {
             ends: Set::default(),
             encapsulation: Set::default(),
             peers: Set::default(),
+            clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             outbound_spis: Set::default(),
+            bundles: false,
         };
         tables.survey();
         Ok(tables)
     }
 
-    /// Gathers what the SAs say about addresses and ports.
+    /// Gathers what the SAs say about addresses and ports, and the policies about bundles.
     fn survey(&mut self) {
+        let mut bundles = self.inbound.policies().iter().flat_map(|it| &it.bundles);
+        self.bundles = bundles.any(|bundle| bundle.len() > 1);
         for sa in self.sad.iter() {
             let parameters = &sa.parameters;
             if parameters.direction == Direction::Out {
@@ -168,6 +186,12 @@ impl Tables {
                     .insert((endpoint(parameters.source), destination));
             }
         }
+    }
+
+    /// True when packets may come through more than one SA.
+    #[must_use]
+    pub const fn has_bundles(&self) -> bool {
+        self.bundles
     }
 
     /// True when the machine has that address.
@@ -261,18 +285,66 @@ impl Tables {
             .zip(names.chain([BUILTIN_LOCAL, BUILTIN_UNMATCHED]))
     }
 
-    /// The policy's SA for what leaves: the newest, or the worker's own of several (RFC 9611).
+    /// True when some policy clamps the segment sizes of TCP.
+    #[inline]
+    #[must_use]
+    pub const fn clamps(&self) -> bool {
+        self.clamps
+    }
+
+    /// How the segment sizes that a TCP SYN announces, going in `direction`, are clamped: as the
+    /// policy says that takes it, or else the one that takes its answers. `None`: not at all.
+    #[inline]
+    #[must_use]
+    pub fn clamp(&self, packet: &Packet, direction: Direction) -> Option<Clamp<'_>> {
+        if !self.clamps {
+            return None;
+        }
+        let answer = turned(packet);
+        let (own, other, outbound) = match direction {
+            Direction::Out => {
+                let own = self.outbound.first(packet);
+                (own, self.inbound.first(&answer), own)
+            }
+            Direction::In => {
+                let outbound = self.outbound.first(&answer);
+                (self.inbound.first(packet), outbound, outbound)
+            }
+        };
+        let wanted = [own, other].into_iter().flatten().map(|it| it.tcp_mss);
+        let limit = wanted.into_iter().find(|it| *it != TcpMss::Off)?;
+        Some(Clamp { limit, outbound })
+    }
+
+    /// The policy's SAs for what leaves: the newest, or the worker's own of several (RFC 9611).
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a bundle, [`DropReason::SaExpired`] for an SA that is gone.
+    /// [`DropReason::Unsupported`] for a deeper bundle than any configuration has,
+    /// [`DropReason::SaExpired`] for an SA that is gone.
     //= T55 T70 (RFC 4301 section 4.1)
-    pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Result<&Sa, DropReason> {
-        let Some(&[slot]) = policy.bundles.last().map(Vec::as_slice) else {
-            return Err(DropReason::Unsupported);
+    pub fn outbound_sas(&self, policy: &Policy, worker: u16) -> Result<Sas<'_>, DropReason> {
+        let sa = |slot| {
+            let found = self.sad.by_slot(slot).map(|sa| &**sa);
+            found.ok_or(DropReason::SaExpired)
         };
-        let newest = self.sad.by_slot(slot).ok_or(DropReason::SaExpired)?;
+        match policy.bundles.last().map(Vec::as_slice) {
+            Some(&[slot]) => Ok(Sas {
+                inner: None,
+                outer: self.worker_sa(policy, sa(slot)?, worker),
+            }),
+            //= T50 T113 (RFC 4302 section 3.1.1, RFC 4301 section 4.3)
+            Some(&[inner, outer]) => Ok(Sas {
+                inner: Some(sa(inner)?),
+                outer: sa(outer)?,
+            }),
+            _ => Err(DropReason::Unsupported),
+        }
+    }
+
+    /// The worker's own of several SAs that stand beside `newest`, if they are such.
+    fn worker_sa<'a>(&'a self, policy: &Policy, newest: &'a Sa, worker: u16) -> &'a Sa {
         if !newest.parameters.per_worker {
-            return Ok(newest);
+            return newest;
         }
         let shared = || {
             let single = policy.bundles.iter().filter_map(|bundle| match bundle[..] {
@@ -283,8 +355,17 @@ impl Tables {
         };
         let count = shared().count().max(1);
         let chosen = shared().nth(usize::from(worker) % count);
-        Ok(chosen.unwrap_or(newest))
+        chosen.map_or(newest, |sa| sa)
     }
+}
+
+/// The SAs that a packet goes through.
+#[derive(Clone, Copy)]
+pub struct Sas<'a> {
+    /// The first of a bundle of two, whose header lies deeper.
+    pub inner: Option<&'a Sa>,
+    /// The last or only one.
+    pub outer: &'a Sa,
 }
 
 fn endpoint(address: IpAddr) -> Endpoint {

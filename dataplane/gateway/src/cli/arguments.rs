@@ -71,9 +71,9 @@ pub enum Command {
     },
 }
 
-/// Which running gateway to read, and how to show it.
+/// Which running gateway.
 #[derive(Debug, Args)]
-pub struct Read {
+pub struct Target {
     /// Control socket of the gateway
     #[arg(
         long,
@@ -85,6 +85,14 @@ pub struct Read {
     /// Configuration file that names the control socket
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Which running gateway to read, and how to show it.
+#[derive(Debug, Args)]
+pub struct Read {
+    /// Which gateway
+    #[command(flatten)]
+    pub target: Target,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -178,6 +186,17 @@ pub enum SaCommand {
         /// Which gateway
         #[command(flatten)]
         read: Read,
+    },
+    /// Send packets that carry nothing, to hide how much traffic there is
+    Dummy {
+        /// Which gateway
+        #[command(flatten)]
+        target: Target,
+        /// An outbound ESP SA
+        name: String,
+        /// How many
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
     },
 }
 

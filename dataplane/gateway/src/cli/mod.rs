@@ -13,13 +13,17 @@ pub mod state;
 
 pub mod replay;
 
+pub mod target;
+
 pub mod show;
+
+pub mod change;
 
 pub mod run;
 
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, SaCommand};
 
 /// Refused or failed.
 pub(crate) const FAILED: u8 = 1;
@@ -37,9 +41,14 @@ pub fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Generate(generate) => generate::run(&generate),
         Command::State { command } => state::run(&command),
         Command::Status { read } => show::status(&read),
-        Command::Sa {
-            command: arguments::SaCommand::List { read },
-        } => show::sas(&read),
+        Command::Sa { command } => match command {
+            SaCommand::List { read } => show::sas(&read),
+            SaCommand::Dummy {
+                target,
+                name,
+                count,
+            } => change::dummies(&target, name, count),
+        },
         Command::Policy {
             command: arguments::PolicyCommand::List { read },
         } => show::policies(&read),

@@ -1,6 +1,5 @@
 //! `status`, `sa list`, `policy list`, `port list`, `stats`: what a running gateway answers.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
@@ -8,13 +7,9 @@ use serde_json::Value;
 
 use crate::cli::arguments::Read;
 use crate::cli::table::render;
-use crate::cli::{FAILED, complain, say};
-use crate::control::client;
+use crate::cli::{FAILED, complain, say, target};
 use crate::control::protocol::{Method, PolicyRow, PortRow, SaRow, Status};
 use crate::observe::stats::{Document, PortStats};
-
-/// Where a gateway listens when nothing says otherwise.
-const SOCKET: &str = "/run/xipsec/control.sock";
 
 /// `xipsec status`.
 #[must_use]
@@ -251,18 +246,9 @@ fn show<T: DeserializeOwned>(
     method: Method,
     table: impl FnOnce(T) -> String,
 ) -> ExitCode {
-    let socket = match socket(read) {
-        Ok(socket) => socket,
-        Err(code) => return code,
-    };
-    let answer = match client::call(&socket, method) {
+    let answer = match target::call(&read.target, method, Value::Null) {
         Ok(answer) => answer,
-        Err(error) => {
-            complain(&format_args!(
-                "{error} (is `xipsec run` up, and may you read its socket?)"
-            ));
-            return ExitCode::from(FAILED);
-        }
+        Err(code) => return code,
     };
     // Lists travel as the one member of an object: Varlink's parameters are objects.
     let inner = match answer {
@@ -285,16 +271,6 @@ fn show<T: DeserializeOwned>(
             ExitCode::from(FAILED)
         }
     }
-}
-
-fn socket(read: &Read) -> Result<PathBuf, ExitCode> {
-    if let Some(socket) = &read.socket {
-        return Ok(socket.clone());
-    }
-    let Some(file) = &read.config else {
-        return Ok(PathBuf::from(SOCKET));
-    };
-    crate::cli::check::load(file).map(|config| config.dataplane.control_socket)
 }
 
 fn or_none(text: &str) -> String {

@@ -326,7 +326,7 @@ fn read_icmp_span<'d>(
 
 fn read_tcp_mss<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<TcpMss> {
     let accepted = "off | auto | a number of bytes from 64 to 65535";
-    let tcp_mss = match entry.value.get_ref() {
+    Some(match entry.value.get_ref() {
         DeValue::String(text) if text == "off" => TcpMss::Off,
         DeValue::String(text) if text == "auto" => TcpMss::Auto,
         DeValue::String(text) => {
@@ -334,11 +334,7 @@ fn read_tcp_mss<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<TcpMs
             return None;
         }
         _ => TcpMss::Bytes(entry.number_as(found, 64..=u16::MAX, accepted)?),
-    };
-    if tcp_mss != TcpMss::Off {
-        found.not_built(entry.line, &entry.key, "off");
-    }
-    Some(tcp_mss)
+    })
 }
 
 /// The bundles by name, and every name where it stands.
@@ -398,8 +394,6 @@ fn read_bundle<'d>(
     if elements.len() > BUNDLE_DEPTH {
         let why = format!("a bundle of {} SAs", elements.len());
         entry.refuse(found, why, &format!("at most {BUNDLE_DEPTH}"));
-    } else if elements.len() > 1 {
-        found.not_built(entry.line, &entry.key, "one SA");
     }
     let mut names = Vec::new();
     for element in elements {

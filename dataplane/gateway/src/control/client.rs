@@ -33,7 +33,7 @@ pub enum ClientError {
     /// The answer has no end.
     #[error("the answer cannot be read: {0}")]
     TooLong(#[from] TooLong),
-    /// The gateway refused.
+    /// The gateway refused, with its reason.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -42,7 +42,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn call(socket: &Path, method: Method) -> Result<Value, ClientError> {
+pub fn call(socket: &Path, method: Method, parameters: Value) -> Result<Value, ClientError> {
     let mut stream = UnixStream::connect(socket).map_err(|source| ClientError::Connect {
         path: socket.display().to_string(),
         source,
@@ -51,7 +51,7 @@ pub fn call(socket: &Path, method: Method) -> Result<Value, ClientError> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let call = Call {
         method: method.full_name(),
-        parameters: Value::Null,
+        parameters,
     };
     stream.write_all(&encode(&call)?)?;
     let mut decoder = Decoder::new(ANSWER);
@@ -65,7 +65,10 @@ pub fn call(socket: &Path, method: Method) -> Result<Value, ClientError> {
         if let Some(message) = decoder.next_message() {
             let reply: Reply = serde_json::from_slice(&message)?;
             return match reply.error {
-                Some(error) => Err(ClientError::Refused(error)),
+                Some(error) => {
+                    let why = reply.parameters.get("why").and_then(Value::as_str);
+                    Err(ClientError::Refused(why.unwrap_or(&error).to_owned()))
+                }
                 None => Ok(reply.parameters),
             };
         }

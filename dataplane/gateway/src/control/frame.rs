@@ -42,6 +42,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// No message has begun.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The next whole message, without its NUL.
     pub fn next_message(&mut self) -> Option<Vec<u8>> {
         let found = self.bytes[self.searched..]

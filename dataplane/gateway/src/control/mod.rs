@@ -7,6 +7,8 @@ pub mod protocol;
 
 pub mod frame;
 
+pub mod clients;
+
 pub mod server;
 
 pub mod client;

@@ -11,7 +11,7 @@ pub const INTERFACE: &str = "io.xipsec.Gateway";
 pub struct Call {
     /// Interface and method, `io.xipsec.Gateway.Status`.
     pub method: String,
-    /// Arguments; none of today's methods has any.
+    /// Arguments; methods that only look have none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub parameters: Value,
 }
@@ -40,16 +40,19 @@ pub enum Method {
     Ports,
     /// [`crate::observe::stats::Document`] and more.
     Stats,
+    /// Sends [`Dummies`].
+    SendDummies,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Status,
         Self::Sas,
         Self::Policies,
         Self::Ports,
         Self::Stats,
+        Self::SendDummies,
     ];
 
     /// The method's name behind the interface's.
@@ -61,6 +64,16 @@ impl Method {
             Self::Policies => "ListPolicies",
             Self::Ports => "ListPorts",
             Self::Stats => "Stats",
+            Self::SendDummies => "SendDummies",
+        }
+    }
+
+    /// It does not only look: root and the gateway's own user may call it.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        match self {
+            Self::Status | Self::Sas | Self::Policies | Self::Ports | Self::Stats => false,
+            Self::SendDummies => true,
         }
     }
 
@@ -79,6 +92,16 @@ impl Method {
     pub fn full_name(self) -> String {
         format!("{INTERFACE}.{}", self.name())
     }
+}
+
+/// Arguments of [`Method::SendDummies`]: packets that carry nothing (RFC 4303 §2.6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dummies {
+    /// The SA by which they go.
+    pub sa: String,
+    /// How many.
+    pub count: u32,
 }
 
 /// What was asked for, what was got, and why: every automatic choice says so.
@@ -173,6 +196,13 @@ pub struct SaRow {
     pub state: String,
     /// The worker that owns it, once it has one.
     pub worker: Option<u16>,
+    /// Longest outer packet that its way takes, bytes, as learned from ICMP errors; absent: the
+    /// first link's MTU holds.
+    #[serde(default)]
+    pub path_mtu: Option<u16>,
+    /// Seconds since an error last said so.
+    #[serde(default)]
+    pub path_mtu_age_seconds: Option<u64>,
 }
 
 /// One line of `xipsec policy list`.

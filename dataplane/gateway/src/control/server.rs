@@ -1,33 +1,58 @@
-//! The server: at most 32 clients, each bounded in message size and in time.
+//! The server: at most 32 clients and 8 of one user, each bounded in message size and in time.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::control::clients::{Clients, Place, User};
 use crate::control::frame::{Decoder, REQUEST, encode};
 use crate::control::protocol::{Call, INTERFACE, Method, Reply};
 
-/// Clients at once: one operator's tools, not a load.
-const CLIENTS: usize = 32;
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For the whole of a request that it began, and to read its answer.
+    request: Duration,
+    /// Between requests: as long as tools that ask again and again pause, and some more.
+    idle: Duration,
+}
 
-/// How long a client may take to send a request that it began, or to read its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Patience = Patience {
+    request: Duration::from_secs(5),
+    idle: Duration::from_secs(60),
+};
+
+/// Why a request is not answered with a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The error's name behind the interface's.
+    pub name: &'static str,
+    /// One line for people; empty where the name says it all.
+    pub why: String,
+}
+
+impl Refused {
+    /// A refusal with its reason.
+    #[must_use]
+    pub fn new(name: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { name, why }
+    }
+}
 
 /// Whoever answers.
 pub trait Answers {
-    /// The result of a method, or the error's name behind the interface's.
+    /// The result of a method.
     ///
     /// # Errors
-    /// The name of the error.
-    fn answer(&self, method: Method) -> Result<Value, &'static str>;
+    /// [`Refused`].
+    fn answer(&self, method: Method, parameters: &Value) -> Result<Value, Refused>;
 }
 
 /// A bound socket; its file is removed on drop.
@@ -81,21 +106,25 @@ impl Socket {
 
     /// Serves clients for ever; drop the future to stop. Runs on a `LocalSet`.
     pub async fn serve(&self, answers: Rc<dyn Answers>) {
-        let places = Arc::new(Semaphore::new(CLIENTS));
+        let clients = Clients::new();
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 // Out of descriptors: give the others time to end.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(user) = stream.peer_cred().map(|peer| User(peer.uid())) else {
+                continue;
+            };
+            let Some(place) = clients.admit(user) else {
                 continue;
             };
             let answers = Rc::clone(&answers);
-            tokio::task::spawn_local(async move {
-                serve_client(stream, &*answers).await;
-                drop(place);
+            let at = place.number();
+            let task = tokio::task::spawn_local(async move {
+                serve_client(stream, &*answers, &place, PATIENCE).await;
             });
+            clients.remember(at, task.abort_handle());
         }
     }
 }
@@ -106,42 +135,48 @@ impl Drop for Socket {
     }
 }
 
-async fn serve_client(mut stream: UnixStream, answers: &dyn Answers) {
+async fn serve_client(
+    mut stream: UnixStream,
+    answers: &dyn Answers,
+    place: &Place,
+    patience: Patience,
+) {
     let mut decoder = Decoder::new(REQUEST);
     let mut bytes = [0; 4096];
-    let mut begun = false;
+    let mut until = Instant::now() + patience.idle;
     loop {
-        let read = stream.read(&mut bytes);
-        // Between requests a client may think as long as it likes.
-        let count = if begun {
-            match timeout(PATIENCE, read).await {
-                Ok(count) => count,
-                Err(_) => return,
-            }
-        } else {
-            read.await
+        let Ok(Ok(count @ 1..)) = timeout_at(until, stream.read(&mut bytes)).await else {
+            return;
         };
-        let Ok(count @ 1..) = count else { return };
+        if decoder.is_empty() {
+            // The request begins: the rest of it must come in time, however many reads it takes.
+            until = Instant::now() + patience.request;
+        }
         if decoder.push(&bytes[..count]).is_err() {
             return;
         }
-        begun = true;
         while let Some(message) = decoder.next_message() {
-            begun = false;
-            let Ok(reply) = encode(&reply(&message, answers)) else {
+            let Ok(reply) = encode(&reply(&message, answers, place.user())) else {
                 return;
             };
-            match timeout(PATIENCE, stream.write_all(&reply)).await {
+            match timeout(patience.request, stream.write_all(&reply)).await {
                 Ok(Ok(())) => {}
                 _ => return,
             }
+            place.touch();
+            let next = if decoder.is_empty() {
+                patience.idle
+            } else {
+                patience.request
+            };
+            until = Instant::now() + next;
         }
     }
 }
 
 /// The answer to one message, whatever it holds.
 #[must_use]
-pub fn reply(message: &[u8], answers: &dyn Answers) -> Reply {
+pub fn reply(message: &[u8], answers: &dyn Answers, user: User) -> Reply {
     let Ok(call) = serde_json::from_slice::<Call>(message) else {
         return failed("org.varlink.service.InvalidParameter");
     };
@@ -157,15 +192,31 @@ pub fn reply(message: &[u8], answers: &dyn Answers) -> Reply {
             error: None,
         };
     }
-    match Method::from_full_name(&call.method) {
-        Some(method) => match answers.answer(method) {
-            Ok(parameters) => Reply {
-                parameters,
-                error: None,
-            },
-            Err(error) => failed(&format!("{INTERFACE}.{error}")),
+    let Some(method) = Method::from_full_name(&call.method) else {
+        return failed("org.varlink.service.MethodNotFound");
+    };
+    if method.changes() && !user.may_change() {
+        let why = "only root and the gateway's own user may change it";
+        return refused(&Refused::new("PermissionDenied", why));
+    }
+    match answers.answer(method, &call.parameters) {
+        Ok(parameters) => Reply {
+            parameters,
+            error: None,
         },
-        None => failed("org.varlink.service.MethodNotFound"),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn refused(refusal: &Refused) -> Reply {
+    let parameters = if refusal.why.is_empty() {
+        Value::Null
+    } else {
+        json!({ "why": refusal.why })
+    };
+    Reply {
+        parameters,
+        error: Some(format!("{INTERFACE}.{}", refusal.name)),
     }
 }
 
@@ -177,51 +228,4 @@ fn failed(name: &str) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Echo;
-
-    impl Answers for Echo {
-        fn answer(&self, method: Method) -> Result<Value, &'static str> {
-            match method {
-                Method::Stats => Err("NotReady"),
-                other => Ok(json!({ "method": other.name() })),
-            }
-        }
-    }
-
-    fn error(message: &[u8]) -> Option<String> {
-        reply(message, &Echo).error
-    }
-
-    #[test]
-    fn every_message_gets_an_answer() {
-        let ok = reply(br#"{"method":"io.xipsec.Gateway.Status"}"#, &Echo);
-        assert_eq!(ok.parameters["method"], "Status");
-        assert_eq!(ok.error, None);
-        let stats = error(br#"{"method":"io.xipsec.Gateway.Stats","parameters":{}}"#);
-        assert_eq!(stats.as_deref(), Some("io.xipsec.Gateway.NotReady"));
-        let unknown = error(br#"{"method":"io.xipsec.Gateway.Explode"}"#);
-        assert_eq!(
-            unknown.as_deref(),
-            Some("org.varlink.service.MethodNotFound")
-        );
-        for nonsense in [
-            &b""[..],
-            b"{",
-            b"[]",
-            b"{\"method\":7}",
-            b"\xff\xfe",
-            b"null",
-        ] {
-            let invalid = error(nonsense);
-            assert_eq!(
-                invalid.as_deref(),
-                Some("org.varlink.service.InvalidParameter")
-            );
-        }
-        let info = reply(br#"{"method":"org.varlink.service.GetInfo"}"#, &Echo);
-        assert_eq!(info.parameters["product"], "xipsec");
-    }
-}
+mod tests;

@@ -8,15 +8,19 @@ use std::time::Instant;
 use ipsec::policy::{AddressRange, AddressSelector, PolicyParameters, PortSelector, Selector};
 use ipsec::sa::Sa;
 use ipsec::sa::association::{Mode, NO_HOME, Protocol};
+use ipsec::time::{SECOND, Time};
 use serde_json::{Value, json};
 
 use crate::control::protocol::{Choice, Method, PolicyRow, PortRow, SaRow, Status, WorkerRow};
-use crate::control::server::Answers;
+use crate::control::server::{Answers, Refused};
 use crate::counters::{self, Block, Cell, PolicyCell, Tally};
+use crate::daemon::orders;
 use crate::daemon::ports::OpenPort;
+use crate::daemon::workers::LiveExchange;
 use crate::observe::stats::{Document, SaStats, direction_name};
 use crate::port::host::HostCounters;
 use crate::port::settings::Side;
+use crate::worker::orders::Order;
 use crate::worker::run::Shared;
 
 /// What can be asked about.
@@ -35,6 +39,8 @@ pub struct Running {
     pub policies: Vec<PolicyParameters>,
     /// What each worker publishes.
     pub blocks: Vec<Arc<Block>>,
+    /// What the workers share among each other.
+    pub exchange: Arc<LiveExchange>,
     /// Each worker's policy counters.
     pub policy_cells: Vec<Arc<[PolicyCell]>>,
     /// Each worker's core.
@@ -54,11 +60,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// The sum of all counters at one moment.
+    /// The sum of all counters at one moment of running workers.
     #[must_use]
     pub fn tally(&self) -> Tally {
         let ports = self.ports.borrow().len();
-        let mut sum = counters::total(&self.blocks, ports);
+        let cuts = self.exchange.cuts();
+        self.with_host(cuts.sum(&self.blocks, ports, || self.exchange.wake()))
+    }
+
+    /// The sum of all counters when no worker runs any more.
+    #[must_use]
+    pub fn last_tally(&self) -> Tally {
+        let ports = self.ports.borrow().len();
+        self.with_host(counters::total(&self.blocks, ports))
+    }
+
+    fn with_host(&self, mut sum: Tally) -> Tally {
         if let Some(host) = &self.host {
             let full = host.full.load(Ordering::Relaxed);
             sum.add(Cell::FromHost, full);
@@ -84,7 +101,7 @@ impl Running {
         Document::gather(
             &self.tally(),
             &names,
-            &self.sas,
+            (&self.sas, self.shared.now()),
             &policies,
             &self.policy_cells,
         )
@@ -171,6 +188,12 @@ impl Running {
         rows
     }
 
+    fn order(&self, worker: u16, order: Order) -> Result<(), Refused> {
+        let worker = usize::from(worker).min(self.blocks.len().saturating_sub(1));
+        let taken = self.exchange.order(worker, order);
+        taken.map_err(|_| Refused::new("Busy", "too many dummies wait already (try again later)"))
+    }
+
     fn stats(&self) -> Value {
         let mut value = serde_json::to_value(self.document()).unwrap_or(Value::Null);
         let mut steering = serde_json::Map::new();
@@ -212,26 +235,33 @@ impl Running {
 }
 
 impl Answers for Running {
-    fn answer(&self, method: Method) -> Result<Value, &'static str> {
+    fn answer(&self, method: Method, parameters: &Value) -> Result<Value, Refused> {
         let value = match method {
             Method::Status => serde_json::to_value(self.status()),
             Method::Sas => {
-                let rows: Vec<SaRow> = self.sas.iter().map(|sa| sa_row(sa)).collect();
+                let now = self.shared.now();
+                let rows: Vec<SaRow> = self.sas.iter().map(|sa| sa_row(sa, now)).collect();
                 Ok(json!({ "rows": rows }))
             }
             Method::Policies => Ok(json!({ "rows": self.policy_rows() })),
             Method::Ports => Ok(json!({ "rows": self.port_rows() })),
             Method::Stats => Ok(self.stats()),
+            Method::SendDummies => {
+                orders::dummies(&self.sas, self.shared.now(), parameters)
+                    .and_then(|(worker, order)| self.order(worker, order))?;
+                Ok(json!({}))
+            }
         };
-        value.map_err(|_| "Internal")
+        value.map_err(|_| Refused::new("Internal", ""))
     }
 }
 
-fn sa_row(sa: &Sa) -> SaRow {
-    let stats = SaStats::of(sa);
+fn sa_row(sa: &Sa, now: Time) -> SaRow {
+    let stats = SaStats::of(sa, now);
     let parameters = &sa.parameters;
     let reserved = sa.published.reserved_end.load(Ordering::Relaxed);
     let home = sa.home.load(Ordering::Relaxed);
+    let path_mtu = sa.published.path_mtu.learned();
     SaRow {
         name: stats.name,
         spi: stats.spi,
@@ -262,6 +292,8 @@ fn sa_row(sa: &Sa) -> SaRow {
         reserved_end: (reserved != u64::MAX).then_some(reserved),
         state: stats.state,
         worker: (home != NO_HOME).then_some(home),
+        path_mtu: path_mtu.map(|(bytes, _)| bytes),
+        path_mtu_age_seconds: path_mtu.map(|(_, heard)| now.since(heard) / SECOND),
     }
 }
 

@@ -10,13 +10,15 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Version;
 use ipsec::sa::Sa;
-use ipsec::sa::association::Direction;
+use ipsec::sa::association::{Direction, Mode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
+use crate::daemon::path_mtu::PathMtus;
+use crate::daemon::ports::OpenPort;
 use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::start::guard_with;
@@ -25,6 +27,8 @@ use crate::netlink::host_routes::{HostRoute, HostRoutes};
 use crate::netlink::neighbors::{NeighborKeeper, NextHop, REFRESH};
 use crate::netlink::{Changes, Kernel, Mirror};
 use crate::port::host::HostPort;
+use crate::port::xdp::program::ProgramError;
+use crate::port::xdp::steer::SteeringTables;
 use crate::snapshot::{PortFacts, Snapshot};
 use crate::worker::pending;
 use crate::worker::run::Shared;
@@ -32,7 +36,7 @@ use crate::worker::run::Shared;
 /// How often workers' requests for neighbours are looked at. A first packet waits up to a second.
 const REQUESTS: Duration = Duration::from_millis(5);
 
-/// How often the guard's counters are read: it takes a process.
+/// How often the guard's counters are read, which takes a process, and path MTUs are aged.
 const GUARD_COUNTS: Duration = Duration::from_secs(5);
 
 /// Next hops kept fresh at once, at most; a scan of the link must not fill the kernel's table.
@@ -92,6 +96,7 @@ pub struct Follower<'c> {
     neighbors: Option<NeighborKeeper>,
     host_routes: Option<HostRoutes>,
     guard: Option<Guard>,
+    path_mtus: PathMtus,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
 }
@@ -106,6 +111,7 @@ impl<'c> Follower<'c> {
         mirror: Mirror,
         guard: Option<Guard>,
         side: Kernelside,
+        print: Print,
     ) -> Self {
         Self {
             config,
@@ -116,6 +122,7 @@ impl<'c> Follower<'c> {
             neighbors: None,
             host_routes: None,
             guard,
+            path_mtus: PathMtus::new(&config.dataplane, print),
             asked: BTreeSet::new(),
         }
     }
@@ -187,7 +194,18 @@ impl<'c> Follower<'c> {
                         warn(neighbors.refresh(&self.mirror).await, print);
                     }
                 }
-                _ = counts.tick() => count_guard(running, self.guard.as_ref()),
+                _ = counts.tick() => {
+                    count_guard(running, self.guard.as_ref());
+                    if self.path_mtus.forget(self.shared.now()) {
+                        self.size_host(host);
+                    }
+                }
+                errors = self.path_mtus.receive() => {
+                    let snapshot = self.shared.snapshot.load_full();
+                    if self.path_mtus.take(&errors, &snapshot, self.shared.now(), print) {
+                        self.size_host(host);
+                    }
+                }
                 () = &mut serving => {}
             }
         }
@@ -266,19 +284,18 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    fn steer(&self, running: &Running) -> Result<(), crate::port::xdp::program::ProgramError> {
+    fn steer(&self, running: &Running) -> Result<(), ProgramError> {
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let tables = publish::steering(self.config, &self.sas, &local);
         let snapshot = self.shared.snapshot.load();
         let mut ports = running.ports.borrow_mut();
+        let mut result = Ok(());
+        // A port that fails must not leave those behind it with old tables.
         for (port, facts) in ports.iter_mut().zip(snapshot.ports.iter()) {
-            if port.facts.mac != facts.mac {
-                port.program.change_mac(facts.mac)?;
-                port.facts.mac = facts.mac;
-            }
-            port.program.update(&tables)?;
+            let steered = steer_port(port, facts, &tables);
+            result = result.and(steered);
         }
-        Ok(())
+        result
     }
 
     async fn serve_requests(&mut self, print: Print) {
@@ -319,17 +336,24 @@ impl<'c> Follower<'c> {
         keeper.keep(wanted, &self.mirror).await
     }
 
+    /// The host port takes what fits every SA behind it.
+    fn size_host(&self, host: Option<&HostPort>) {
+        let snapshot = self.shared.snapshot.load_full();
+        if let Some(host) = host {
+            // A too large MTU costs an ICMP error, a refused one nothing else.
+            host.set_mtu(publish::host_mtu(&snapshot))
+                .unwrap_or_default();
+        }
+    }
+
     async fn route_host(
         &mut self,
         host: Option<&HostPort>,
     ) -> Result<(), crate::netlink::NetlinkError> {
+        self.size_host(host);
         let (Some(routes), Some(host)) = (&mut self.host_routes, host) else {
             return Ok(());
         };
-        let snapshot = self.shared.snapshot.load_full();
-        // A too large MTU costs an ICMP error, a refused one nothing else.
-        host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
-            .unwrap_or_default();
         let local = publish::local_addresses(self.config, &self.mirror.view());
         let wanted: Vec<HostRoute> = publish::host_routes(self.config, &local)
             .into_iter()
@@ -339,9 +363,29 @@ impl<'c> Follower<'c> {
                 source,
             })
             .collect();
-        let peers: Vec<IpAddr> = self.sas.iter().map(|sa| peer(sa)).collect();
+        // In transport mode what goes to the peer itself is what policy protects.
+        let tunnels = |sa: &&Arc<Sa>| sa.parameters.mode == Mode::Tunnel;
+        let peers: Vec<IpAddr> = self.sas.iter().filter(tunnels).map(|sa| peer(sa)).collect();
         routes.apply(host.index(), &wanted, &peers).await
     }
+}
+
+/// Tells one port's program its MAC address and the tables. The address is told again as long as
+/// it fails, and the tables are updated whatever becomes of it.
+fn steer_port(
+    port: &mut OpenPort,
+    facts: &PortFacts,
+    tables: &SteeringTables,
+) -> Result<(), ProgramError> {
+    let mut told = Ok(());
+    if port.facts.mac != facts.mac {
+        told = port.program.change_mac(facts.mac);
+        if told.is_ok() {
+            port.facts.mac = facts.mac;
+        }
+    }
+    let updated = port.program.update(tables);
+    told.and(updated)
 }
 
 /// The other end of an SA.

@@ -15,9 +15,13 @@ pub mod publish;
 
 pub mod numbers;
 
+mod orders;
+
 pub mod answers;
 
 mod start;
+
+mod path_mtu;
 
 pub mod follow;
 

@@ -32,7 +32,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Reads the records and reserves the first block of every SA; answers where each starts.
+    /// Reads the records; answers where each SA starts. Nothing is reserved before `start`, so
+    /// that a start which is refused in between leaves everything as it was.
     ///
     /// # Errors
     /// Unreadable records, or a counter-mode key in a directory that was not declared fresh.
@@ -52,7 +53,7 @@ impl Numbers {
             return Ok((none, unreserved(sas)));
         };
         let store = Directory::open(path).map_err(Refusal::of)?;
-        let (keeper, starts) = Keeper::start(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
+        let (keeper, starts) = Keeper::open(Box::new(store), sas, Time(0)).map_err(Refusal::of)?;
         let parker = Parker::new();
         let requests = Arc::new(NumberRequests::new(parker.unparker().clone()));
         let numbers = Self {
@@ -71,23 +72,25 @@ impl Numbers {
         self.requests.clone()
     }
 
-    /// Starts the thread.
+    /// Reserves the first block of every SA and starts the thread: the last step before packets.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(&mut self, sas: &[Arc<Sa>], print: Print) -> std::io::Result<()> {
-        let (Some(keeper), Some(parker), Some(requests)) = (
+    /// When the blocks cannot be written or the system gives no thread.
+    pub fn start(&mut self, sas: &[Arc<Sa>], print: Print) -> Result<(), Refusal> {
+        let (Some(mut keeper), Some(parker), Some(requests)) = (
             self.keeper.take(),
             self.parker.take(),
             self.requests.clone(),
         ) else {
             return Ok(());
         };
+        keeper.begin().map_err(Refusal::of)?;
         let stop = Arc::clone(&self.stop);
         let sas = sas.to_vec();
         let thread = std::thread::Builder::new()
             .name("numbers".to_owned())
-            .spawn(move || serve(keeper, (&parker, &requests), &sas, &stop, print))?;
+            .spawn(move || serve(keeper, (&parker, &requests), &sas, &stop, print))
+            .map_err(Refusal::of)?;
         self.thread = Some(thread);
         Ok(())
     }

@@ -54,7 +54,8 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let cores = start::choose_cores(&config, &facts)?;
     let parameters = std::mem::take(&mut config.sas);
     let (mut numbers, starts) = Numbers::open(&config, &parameters)?;
-    let sas = assembly::sas(parameters, &starts, ipsec::time::Time(0)).map_err(Refusal::of)?;
+    let birth = ipsec::time::Time(0);
+    let sas = assembly::sas(parameters, &config.policies, &starts, birth).map_err(Refusal::of)?;
     let kernel = Kernel::connect().map_err(Refusal::of)?;
     let host_port = config.dataplane.host_port.clone().unwrap_or_default();
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();
@@ -68,7 +69,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
     let (host_side, links) = start::connect_host(host.as_ref(), &exchange, cores.len())?;
-    numbers.start(&sas, print).map_err(Refusal::of)?;
+    numbers.start(&sas, print)?;
     let around = Surroundings {
         shared: Arc::clone(&shared),
         exchange,
@@ -91,7 +92,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
         &host_port,
     ));
     let side = Kernelside::new(kernel, next_hops, host.as_ref());
-    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side);
+    let mut follower = Follower::new(&config, shared, &sas, mirror, guard, side, print);
     let around = (&config, host.as_ref());
     let followed = follow(&mut follower, &mut signals, &running, around, print).await;
     let stopped = stop(running, crew, host_side, numbers, &sas, print);
@@ -169,7 +170,7 @@ fn stop(
             ));
         }
     }
-    let tally = running.tally();
+    let tally = running.last_tally();
     if !tally.balances() {
         let (began, ended) = tally.sides();
         print(&format!(

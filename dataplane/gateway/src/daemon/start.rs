@@ -231,6 +231,7 @@ pub(super) fn running(
         sas: sas.to_vec(),
         policies: config.policies.clone(),
         blocks: crew.blocks.clone(),
+        exchange: Arc::clone(&crew.exchange),
         policy_cells: crew.policies.clone(),
         cores: crew.cores.clone(),
         host: host.map(|side| Arc::clone(&side.counters)),

@@ -45,8 +45,9 @@ pub struct Surroundings {
 /// The running workers.
 pub struct Crew {
     threads: Vec<JoinHandle<Farewell>>,
-    exchange: Arc<LiveExchange>,
     shared: Arc<Shared>,
+    /// What they share among each other.
+    pub exchange: Arc<LiveExchange>,
     /// What each publishes.
     pub blocks: Vec<Arc<Block>>,
     /// Each one's policy counters.
@@ -120,6 +121,7 @@ impl Crew {
             ports,
             sas: around.sas,
             errors_per_second: dataplane.icmp.errors_per_second.div_ceil(workers),
+            heeded: assembly::heeded(&dataplane.icmp.accept_protected),
             remembered_fragments: dataplane.fragments.packets as usize,
             fragment_timeout: u64::from(dataplane.fragments.timeout_ms) * MILLISECOND,
             reassembly: assembly::reassembly(dataplane.fragments),

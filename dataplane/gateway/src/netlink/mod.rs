@@ -24,6 +24,8 @@ mod rules;
 
 pub mod host_routes;
 
+pub mod icmp;
+
 pub mod guard;
 
 pub use guard::{Guard, GuardCount, GuardError, GuardParameters, PortSide};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ipsec::sa::Sa;
 use ipsec::sa::association::Direction;
-use ipsec::sa::lifetime::Stage;
+use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -130,9 +130,9 @@ impl PortStats {
 }
 
 impl SaStats {
-    /// What an SA's owner published.
+    /// What an SA's owner published, and the stage of its life at `now`.
     #[must_use]
-    pub fn of(sa: &Sa) -> Self {
+    pub fn of(sa: &Sa, now: Time) -> Self {
         let read = |cell: &std::sync::atomic::AtomicU64| cell.load(Ordering::Relaxed);
         Self {
             name: sa.name.to_string(),
@@ -141,7 +141,9 @@ impl SaStats {
             packets: read(&sa.published.packets),
             bytes: read(&sa.published.bytes),
             sequence: read(&sa.published.sequence),
-            state: Stage::from_number(read(&sa.published.stage))
+            state: sa
+                .published
+                .stage(&sa.parameters.lifetime, now)
                 .name()
                 .to_owned(),
         }
@@ -151,12 +153,13 @@ impl SaStats {
 impl Document {
     /// Gathers the document from the sum of all workers' tallies.
     ///
-    /// `policies` holds each worker's cells, indexed as `policy_names`.
+    /// SAs are shown as they are at `now`; `policies` holds each worker's cells, indexed as
+    /// `policy_names`.
     #[must_use]
     pub fn gather(
         tally: &Tally,
         port_names: &[String],
-        sas: &[Arc<Sa>],
+        (sas, now): (&[Arc<Sa>], Time),
         policy_names: &[String],
         policies: &[Arc<[PolicyCell]>],
     ) -> Self {
@@ -181,7 +184,7 @@ impl Document {
             .map(|reason| (reason.name().to_owned(), Value::from(tally.drops(*reason))));
         Self {
             ports: ports.collect(),
-            sas: sas.iter().map(|sa| SaStats::of(sa)).collect(),
+            sas: sas.iter().map(|sa| SaStats::of(sa, now)).collect(),
             policies: policies.collect(),
             drops: drops.collect(),
             consumed: Consumed {

@@ -92,8 +92,7 @@ fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
         packets: Vec::new(),
         damage: None,
     };
-    // Of the current section: link type and nanoseconds a time unit (as a fraction).
-    let mut interfaces: Vec<(DataLink, (u128, u128))> = Vec::new();
+    let mut interfaces: Vec<Interface> = Vec::new();
     let mut last = 0;
     while let Some(block) = reader.next_block() {
         let found = match block {
@@ -102,23 +101,19 @@ fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
                 continue;
             }
             Ok(Block::InterfaceDescription(interface)) => {
-                interfaces.push((interface.linktype, unit(&interface)));
+                interfaces.push(Interface::of(&interface));
                 continue;
             }
             Ok(Block::EnhancedPacket(packet)) => {
-                let place = packet.interface_id as usize;
-                // The library takes every unit for nanoseconds.
-                interfaces
-                    .get(place)
-                    .map(|(link, (numerator, denominator))| {
-                        let nanoseconds = packet.timestamp.as_nanos() * numerator / denominator;
-                        last = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
-                        (*link, packet.data.into_owned())
-                    })
+                interfaces.get(packet.interface_id as usize).map(|from| {
+                    // The library takes every unit for nanoseconds.
+                    last = from.nanoseconds(packet.timestamp.as_nanos());
+                    (from.link, packet.data.into_owned())
+                })
             }
             Ok(Block::SimplePacket(packet)) => interfaces
                 .first()
-                .map(|(link, _)| (*link, packet.data.into_owned())),
+                .map(|from| (from.link, packet.data.into_owned())),
             Ok(_) => continue,
             Err(error) => {
                 contents.damage = Some(describe(&error));
@@ -143,6 +138,41 @@ fn read_pcapng(reader: impl Read) -> Result<Contents, String> {
         }
     }
     Ok(contents)
+}
+
+/// What an interface description says of the packets behind it.
+struct Interface {
+    link: DataLink,
+    /// Nanoseconds of one time unit, as a fraction.
+    unit: (u128, u128),
+    /// Seconds to be added to every timestamp (`if_tsoffset`).
+    offset_seconds: i64,
+}
+
+impl Interface {
+    fn of(block: &InterfaceDescriptionBlock<'_>) -> Self {
+        let offset = block.options.iter().find_map(|option| match option {
+            #[expect(
+                clippy::cast_possible_wrap,
+                reason = "the format has a signed number here, the library reads its bits"
+            )]
+            InterfaceDescriptionOption::IfTsOffset(offset) => Some(*offset as i64),
+            _ => None,
+        });
+        Self {
+            link: block.linktype,
+            unit: unit(block),
+            offset_seconds: offset.unwrap_or(0),
+        }
+    }
+
+    /// A packet's time since 1970, as far as that can be told.
+    fn nanoseconds(&self, units: u128) -> u64 {
+        let (numerator, denominator) = self.unit;
+        let since = i128::try_from(units * numerator / denominator).unwrap_or(i128::MAX);
+        let offset = i128::from(self.offset_seconds) * 1_000_000_000;
+        u64::try_from(since.saturating_add(offset).max(0)).unwrap_or(u64::MAX)
+    }
 }
 
 /// Nanoseconds of one time unit, as a fraction: `if_tsresol` is a power of ten or of two.
@@ -304,5 +334,61 @@ mod tests {
         let short = folder.path().join("short");
         std::fs::write(&short, [1, 2]).unwrap();
         assert!(read(&short).is_err());
+    }
+
+    #[test]
+    fn units_and_offsets_of_an_interface_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("offset.pcapng");
+        let shifted = InterfaceDescriptionOption::IfTsOffset;
+        #[expect(clippy::cast_sign_loss, reason = "the bits are what is written")]
+        let back = -100_i64 as u64;
+        let mut writer = PcapNgWriter::new(File::create(&path).unwrap()).unwrap();
+        for (options, seconds) in [
+            (vec![InterfaceDescriptionOption::IfTsResol(9)], 200_u64),
+            (
+                vec![InterfaceDescriptionOption::IfTsResol(9), shifted(1000)],
+                200,
+            ),
+            (
+                vec![InterfaceDescriptionOption::IfTsResol(9), shifted(back)],
+                200,
+            ),
+            (
+                vec![InterfaceDescriptionOption::IfTsResol(9), shifted(back)],
+                7,
+            ),
+        ] {
+            let interface = InterfaceDescriptionBlock {
+                linktype: DataLink::ETHERNET,
+                snaplen: 0,
+                options,
+            };
+            writer
+                .write_block(&Block::SectionHeader(
+                    pcap_file::pcapng::blocks::section_header::SectionHeaderBlock::default(),
+                ))
+                .unwrap();
+            writer
+                .write_block(&Block::InterfaceDescription(interface))
+                .unwrap();
+            writer
+                .write_block(&Block::EnhancedPacket(EnhancedPacketBlock {
+                    interface_id: 0,
+                    timestamp: Duration::from_secs(seconds),
+                    original_len: 60,
+                    data: Cow::Borrowed(&[1; 60]),
+                    options: Vec::new(),
+                }))
+                .unwrap();
+        }
+        drop(writer);
+        let contents = read(&path).unwrap();
+        assert_eq!(contents.damage, None);
+        let seconds = contents
+            .packets
+            .iter()
+            .map(|it| it.timestamp / 1_000_000_000);
+        assert_eq!(seconds.collect::<Vec<_>>(), [200, 1200, 100, 0]);
     }
 }

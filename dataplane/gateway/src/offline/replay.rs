@@ -1,6 +1,9 @@
 //! `xipsec replay`: the same pipeline over capture files, one packet at a time, in the order of
 //! their timestamps.
 
+/// The pipeline fed from memory.
+pub mod feed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -123,7 +126,7 @@ pub fn run(config: Config, plan: &Plan) -> Result<Outcome, ReplayError> {
     let (packets, damage) = read_inputs(&config, plan)?;
     let mut outputs = Outputs::create(&config, plan)?;
     let longest = packets.iter().map(|(_, packet)| packet.frame.len()).max();
-    let mut pipeline = Pipeline::new(config, longest.unwrap_or(0).max(FRAME_SIZE))?;
+    let mut pipeline = Pipeline::new(config, FRAMES, longest.unwrap_or(0).max(FRAME_SIZE))?;
     let first = packets.first().map_or(0, |(_, packet)| packet.timestamp);
     for (number, (entry, packet)) in (0..).zip(&packets) {
         pipeline.worker.name_frames(number);
@@ -247,13 +250,15 @@ struct Pipeline {
     sas: Vec<Arc<ipsec::sa::Sa>>,
     policies: Arc<[PolicyCell]>,
     drops_before: [u64; DropReason::COUNT],
+    /// Of the last packet.
+    now: Time,
 }
 
 impl Pipeline {
-    fn new(mut config: Config, frame_size: usize) -> Result<Self, ReplayError> {
+    fn new(mut config: Config, frames: usize, frame_size: usize) -> Result<Self, ReplayError> {
         let parameters = std::mem::take(&mut config.sas);
         let starts = state::unreserved(&parameters);
-        let sas = assembly::sas(parameters, &starts, Time(0))?;
+        let sas = assembly::sas(parameters, &config.policies, &starts, Time(0))?;
         let local = config
             .ports
             .iter()
@@ -281,6 +286,7 @@ impl Pipeline {
             ports: config.ports.len(),
             sas: sas.len(),
             errors_per_second: config.dataplane.icmp.errors_per_second,
+            heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
             remembered_fragments: fragments.packets as usize,
             fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
             reassembly: assembly::reassembly(fragments),
@@ -294,7 +300,7 @@ impl Pipeline {
             number_requests: None,
         };
         let lanes = (0..).zip(&config.ports).map(|(index, port)| Lane {
-            port: MemoryPort::new(FRAMES, frame_size),
+            port: MemoryPort::new(frames, frame_size),
             index: PortIndex(index),
             complete_checksums: port.checksum == Checksum::Complete,
         });
@@ -311,10 +317,12 @@ impl Pipeline {
             sas,
             policies,
             drops_before: [0; DropReason::COUNT],
+            now: Time(0),
         })
     }
 
     fn offer(&mut self, entry: Entry, packet: &Captured, now: Time) {
+        self.now = now;
         match entry {
             Entry::Port(port) => {
                 let taken = self.worker.lanes_mut()[port].port.inject(&packet.frame);
@@ -369,7 +377,7 @@ impl Pipeline {
         Document::gather(
             self.worker.tally(),
             &self.port_names,
-            &self.sas,
+            (&self.sas, self.now),
             &self.policy_names,
             &[Arc::clone(&self.policies)],
         )

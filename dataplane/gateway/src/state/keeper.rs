@@ -38,6 +38,8 @@ pub struct Keeper {
     store: Box<dyn Store>,
     contents: Contents,
     kept: Vec<Option<Kept>>,
+    /// The first blocks, until [`Keeper::begin`] writes them.
+    unwritten: Vec<Record>,
 }
 
 /// One SA in use.
@@ -56,13 +58,14 @@ struct Kept {
 const GRACE: u64 = SECOND;
 
 impl Keeper {
-    /// Reads the records, and reserves the first block of every SA in one commit. SA `i` has slot
-    /// `i`.
+    /// Reads the records and computes where every SA starts; SA `i` has slot `i`. Nothing is
+    /// written, so that a start which is refused later leaves the records as they were: no SA may
+    /// be used before [`Self::begin`].
     ///
     /// # Errors
-    /// Unreadable or damaged records, a counter-mode key without a record in a directory that was
-    /// not declared fresh, or a failed write. No SA may then be used.
-    pub fn start(
+    /// Unreadable or damaged records, or a counter-mode key without a record in a directory that
+    /// was not declared fresh.
+    pub fn open(
         store: Box<dyn Store>,
         sas: &[SaParameters],
         now: Time,
@@ -75,25 +78,48 @@ impl Keeper {
             store,
             contents,
             kept: Vec::new(),
+            unwritten: Vec::new(),
         };
         let slots = (0..).map(SaSlot);
         let sas: Vec<_> = slots.zip(sas).collect();
-        let reservations = keeper.add(&sas, now)?;
+        let (records, reservations) = keeper.first_blocks(&sas)?;
+        keeper.unwritten = records;
+        keeper.take_on(&sas, &reservations, now);
         Ok((keeper, reservations))
+    }
+
+    /// Reserves the first block of every SA in one commit: the point from which on a crash counts
+    /// as one.
+    ///
+    /// # Errors
+    /// The write failed. No SA may then be used.
+    pub fn begin(&mut self) -> Result<(), StateError> {
+        let records = std::mem::take(&mut self.unwritten);
+        self.commit(records)
     }
 
     /// Takes on further SAs and reserves their first blocks in one commit; answers in their order.
     ///
     /// # Errors
-    /// As [`Self::start`]; nothing has then changed.
+    /// As [`Self::open`] and [`Self::begin`]; nothing has then changed.
     pub fn add(
         &mut self,
         sas: &[(SaSlot, &SaParameters)],
         now: Time,
     ) -> Result<Vec<Reservation>, StateError> {
+        let (records, reservations) = self.first_blocks(sas)?;
+        self.commit(records)?;
+        self.take_on(sas, &reservations, now);
+        Ok(reservations)
+    }
+
+    fn first_blocks(
+        &self,
+        sas: &[(SaSlot, &SaParameters)],
+    ) -> Result<(Vec<Record>, Vec<Reservation>), StateError> {
         let boot = boot();
         let mut reservations = Vec::with_capacity(sas.len());
-        let mut changes = Vec::with_capacity(sas.len());
+        let mut records = Vec::with_capacity(sas.len());
         let mut in_use: HashSet<KeyId> = self.kept.iter().flatten().map(|kept| kept.key).collect();
         for (_, sa) in sas {
             let key = key_id(&self.contents.secret, sa);
@@ -110,11 +136,19 @@ impl Keeper {
                 });
             }
             let (record, reservation) = begin(key, known, sa, boot)?;
-            changes.push(record);
+            records.push(record);
             reservations.push(reservation);
         }
-        self.commit(changes)?;
-        for ((slot, sa), reservation) in sas.iter().zip(&reservations) {
+        Ok((records, reservations))
+    }
+
+    fn take_on(
+        &mut self,
+        sas: &[(SaSlot, &SaParameters)],
+        reservations: &[Reservation],
+        now: Time,
+    ) {
+        for ((slot, sa), reservation) in sas.iter().zip(reservations) {
             let kept = Kept {
                 key: key_id(&self.contents.secret, sa),
                 direction: sa.direction,
@@ -128,7 +162,6 @@ impl Keeper {
             }
             self.kept[slot.index()] = Some(kept);
         }
-        Ok(reservations)
     }
 
     /// Forgets an SA that was deleted. Its record stays: the key may return.
@@ -251,13 +284,12 @@ impl Keeper {
             let Some(record) = kept.and_then(|kept| self.contents.records.get(&kept.key)) else {
                 continue;
             };
-            if end.sequence <= record.reserved_end {
-                changes.push(Record {
-                    reserved_end: end.sequence,
-                    window: end.window,
-                    ..record.clone()
-                });
-            }
+            // Without anti-replay no reservation holds a number back, and the end may lie beyond.
+            changes.push(Record {
+                reserved_end: end.sequence,
+                window: end.window,
+                ..record.clone()
+            });
         }
         self.commit(changes)
     }
@@ -309,7 +341,12 @@ fn begin(
 ) -> Result<(Record, Reservation), StateError> {
     let reserved = known.map_or(0, |record| record.reserved_end);
     let sequence = sa.sequence.max(reserved);
-    let block = lead(sa.direction, 0);
+    // A peer that was seen before goes on where it stopped: a lead would be lost by every crash,
+    // its first packet asks for one.
+    let block = match (known, sa.direction) {
+        (Some(_), Direction::In) => 0,
+        _ => lead(sa.direction, 0),
+    };
     let reserved_end = sequence
         .saturating_add(block)
         .min(last_number(sa.esn))

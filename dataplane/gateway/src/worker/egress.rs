@@ -1,7 +1,11 @@
 //! The way out, the same for opened, sealed and clear packets: route, size, neighbour, frame.
 
-use ipsec::ip::{fragment, hop};
+use ipsec::ip::{fragment, hop, tcp_mss};
+use ipsec::outbound::largest_inner;
 use ipsec::packet::{Packet, Version};
+use ipsec::policy::{Action, Policy, TcpMss};
+use ipsec::sa::Sa;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use ipsec::wire::ethernet::Header;
@@ -59,6 +63,8 @@ pub(super) struct Transit {
     pub answer: Way,
     /// The packet came out of an SA: errors about it come from the protected side.
     pub opened: bool,
+    /// It crosses the boundary in clear: its TCP segment sizes are still to be clamped.
+    pub crossing: Option<Direction>,
 }
 
 /// A hash of what stays the same within a flow.
@@ -110,6 +116,23 @@ pub(super) fn path(
         },
         mtu,
     })
+}
+
+/// The way of the sealed packet, by its outer destination, and what is known to fit it.
+pub(super) fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
+    let destination = ipsec::packet::address_bits(sa.parameters.destination);
+    let path = path(snapshot, outer_version(sa), destination, flow_hash(inner))?;
+    //= T126 (RFC 4301 section 8.2.1)
+    let mtu = path.mtu.min(sa.published.path_mtu.bytes());
+    Some(Path { mtu, ..path })
+}
+
+pub(super) const fn outer_version(sa: &Sa) -> Version {
+    if sa.parameters.destination.is_ipv4() {
+        Version::V4
+    } else {
+        Version::V6
+    }
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
@@ -224,9 +247,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             Ok(way) => self
                 .load(carrier, way.0.next.port, length)
                 .map(|mut buffer| {
+                    let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
+                    if let Some(direction) = transit.crossing {
+                        clamp(snapshot, ip, packet, direction, self.number);
+                    }
                     if !transit.arrival.is_local() {
                         // A hop limit of 1 or less ended in `way_out`.
-                        let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
                         hop::decrement(ip).unwrap_or_default();
                     }
                     let size = (packet.version, length);
@@ -388,4 +414,59 @@ pub(super) fn leads_to_protected(snapshot: &Snapshot, packet: &Packet) -> bool {
     .is_some_and(|path| {
         snapshot.ports[path.next.port.index()].side == crate::port::settings::Side::Protected
     })
+}
+
+/// Clamps the SYN `ip` with the descriptor `packet`, which crosses the boundary in `direction` on
+/// `worker`; what is no SYN, and what no policy with `tcp_mss` takes, stays as it is.
+pub(super) fn clamp(
+    snapshot: &Snapshot,
+    ip: &mut [u8],
+    packet: &Packet,
+    direction: Direction,
+    worker: u16,
+) {
+    if !snapshot.tables.clamps() || !tcp_mss::is_syn(ip, packet) {
+        return;
+    }
+    let Some(clamp) = snapshot.tables.clamp(packet, direction) else {
+        return;
+    };
+    let limit = match clamp.limit {
+        TcpMss::Off => return,
+        TcpMss::Bytes(bytes) => Some(bytes),
+        TcpMss::Auto => largest(snapshot, packet, clamp.outbound, direction, worker)
+            .map(|mtu| tcp_mss::fitting(packet.version, mtu)),
+    };
+    if let Some(limit) = limit {
+        tcp_mss::clamp(ip, packet, limit);
+    }
+}
+
+/// The longest packet of the connection that crosses to the unprotected side whole, bytes. Both
+/// ends are told the same: what fits the peer's way here nobody knows.
+fn largest(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    outbound: Option<&Policy>,
+    direction: Direction,
+    worker: u16,
+) -> Option<u16> {
+    match outbound {
+        Some(policy) if policy.action == Action::Protect => {
+            let sas = snapshot.tables.outbound_sas(policy, worker).ok()?;
+            let path = outer_path(snapshot, sas.outer, packet)?;
+            Some(match sas.inner {
+                Some(inner) => largest_inner(&[inner, sas.outer], path.mtu),
+                None => largest_inner(&[sas.outer], path.mtu),
+            })
+        }
+        _ => {
+            let remote = match direction {
+                Direction::Out => packet.destination,
+                Direction::In => packet.source,
+            };
+            let path = path(snapshot, packet.version, remote, flow_hash(packet));
+            path.map(|path| path.mtu)
+        }
+    }
 }

@@ -8,12 +8,17 @@ use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Packet;
 use ipsec::sa::association::Direction;
 
+use crate::counters::Cuts;
 use crate::port::bell::Bell;
 use crate::worker::frame::Arrival;
+use crate::worker::orders::Order;
 
 /// Frames that may be on their way between two workers, at most: four batches hide a home's longest
 /// round, more only adds latency under overload.
 pub const PARCELS: usize = 4 * ipsec::limits::BATCH;
+
+/// Orders for dummies that may wait for one worker: a person types them.
+const ORDERS: usize = 64;
 
 /// A frame on its way to its SA's home.
 pub struct Parcel<R> {
@@ -25,6 +30,8 @@ pub struct Parcel<R> {
     pub packet: Packet,
     /// Where it came from.
     pub arrival: Arrival,
+    /// The cut of the counters that its sender was at.
+    pub cut: u64,
 }
 
 /// A packet on its way to its SA's home that lies in no received frame, copied behind an Ethernet
@@ -38,6 +45,8 @@ pub struct LooseParcel {
     pub arrival: Arrival,
     /// Which way across the boundary it goes.
     pub direction: Direction,
+    /// The cut of the counters that its sender was at.
+    pub cut: u64,
 }
 
 struct Route<R> {
@@ -50,7 +59,10 @@ pub struct Exchange<R> {
     workers: usize,
     routes: Vec<Route<R>>,
     loose: Vec<ArrayQueue<LooseParcel>>,
+    /// Dummies to send, by worker.
+    orders: Vec<ArrayQueue<Order>>,
     bells: Vec<Arc<Bell>>,
+    cuts: Cuts,
 }
 
 impl<R: Send> Exchange<R> {
@@ -67,10 +79,35 @@ impl<R: Send> Exchange<R> {
             workers,
             routes: (0..workers * workers).map(|_| route()).collect(),
             loose: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
+            orders: (0..workers).map(|_| ArrayQueue::new(ORDERS)).collect(),
             bells: (0..workers)
                 .map(|_| Bell::new().map(Arc::new))
                 .collect::<Result<_, _>>()?,
+            cuts: Cuts::default(),
         })
+    }
+
+    /// Cuts through the counters of all workers.
+    #[must_use]
+    pub const fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// Has a worker send dummies.
+    ///
+    /// # Errors
+    /// The order itself when too many wait there already.
+    pub fn order(&self, worker: usize, order: Order) -> Result<(), Order> {
+        self.orders[worker].push(order)?;
+        self.bells[worker].ring();
+        Ok(())
+    }
+
+    /// Rings every worker's bell.
+    pub fn wake(&self) {
+        for bell in &self.bells {
+            bell.ring();
+        }
     }
 
     /// A worker's bell.
@@ -97,21 +134,39 @@ pub struct Desk<R> {
     /// Parcels sent to each worker whose frames have not come back. Bounded by [`PARCELS`], so that
     /// the way back always has room.
     out: Vec<usize>,
+    /// Workers that got something since the bells were rung.
+    unrung: Vec<bool>,
 }
 
 impl<R: Send> Desk<R> {
     /// The desk of worker `own`.
     #[must_use]
     pub fn new(exchange: Arc<Exchange<R>>, own: u16) -> Self {
-        let out = vec![0; exchange.workers];
+        let workers = exchange.workers;
         Self {
             exchange,
             own: usize::from(own),
-            out,
+            out: vec![0; workers],
+            unrung: vec![false; workers],
         }
     }
 
-    /// Sends a parcel.
+    /// Number of the cut that every worker should be at.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.exchange.cuts.current()
+    }
+
+    /// Wakes those who got something and may sleep: once a batch, not once a parcel.
+    pub fn ring(&mut self) {
+        for (to, unrung) in self.unrung.iter_mut().enumerate() {
+            if std::mem::take(unrung) {
+                self.exchange.bell(to).ring();
+            }
+        }
+    }
+
+    /// Sends a parcel. Followed by [`Self::ring`] at the end of the batch.
     ///
     /// # Errors
     /// The parcel itself when the queue is full or there is no such worker.
@@ -122,22 +177,41 @@ impl<R: Send> Desk<R> {
         }
         self.exchange.route(self.own, to).there.push(parcel)?;
         self.out[to] += 1;
-        self.exchange.bell(to).ring();
+        self.unrung[to] = true;
         Ok(())
     }
 
-    /// Sends a copied packet.
+    /// Sends a copied packet. Followed by [`Self::ring`].
     ///
     /// # Errors
     /// The packet itself when the queue is full or there is no such worker.
-    pub fn send_loose(&self, to: u16, packet: LooseParcel) -> Result<(), LooseParcel> {
+    pub fn send_loose(&mut self, to: u16, packet: LooseParcel) -> Result<(), LooseParcel> {
         let to = usize::from(to);
         if to >= self.out.len() || to == self.own {
             return Err(packet);
         }
         self.exchange.loose(to).push(packet)?;
-        self.exchange.bell(to).ring();
+        self.unrung[to] = true;
         Ok(())
+    }
+
+    /// Passes on an order for dummies of an SA that lives elsewhere. Followed by [`Self::ring`].
+    ///
+    /// # Errors
+    /// The order itself when too many wait there or there is no such worker.
+    pub fn send_order(&mut self, to: u16, order: Order) -> Result<(), Order> {
+        let to = usize::from(to);
+        if to >= self.out.len() || to == self.own {
+            return Err(order);
+        }
+        self.exchange.orders[to].push(order)?;
+        self.unrung[to] = true;
+        Ok(())
+    }
+
+    /// The next order for dummies.
+    pub fn next_order(&self) -> Option<Order> {
+        self.exchange.orders[self.own].pop()
     }
 
     /// The next parcel from worker `from`.
@@ -150,11 +224,12 @@ impl<R: Send> Desk<R> {
         self.exchange.loose(self.own).pop()
     }
 
-    /// Sends a frame back to the worker that it belongs to.
-    pub fn give_back(&self, to: usize, lane: usize, frame: R) {
+    /// Sends a frame back to the worker that it belongs to. Followed by [`Self::ring`] at the end
+    /// of the batch.
+    pub fn give_back(&mut self, to: usize, lane: usize, frame: R) {
         let pushed = self.exchange.route(to, self.own).back.push((lane, frame));
         assert!(pushed.is_ok(), "no more frames come back than were sent");
-        self.exchange.bell(to).ring();
+        self.unrung[to] = true;
     }
 
     /// The next own frame that has come back, with its lane.
@@ -180,6 +255,7 @@ impl<R: Send> Desk<R> {
     #[must_use]
     pub fn has_mail(&self) -> bool {
         !self.exchange.loose(self.own).is_empty()
+            || !self.exchange.orders[self.own].is_empty()
             || (0..self.out.len()).any(|other| {
                 !self.exchange.route(other, self.own).there.is_empty()
                     || !self.exchange.route(self.own, other).back.is_empty()
@@ -221,14 +297,35 @@ mod tests {
             lane: 1,
             packet,
             arrival: Arrival::Port(PortIndex(0), Side::Unprotected),
+            cut: 0,
         }
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_for_a_whole_batch() {
+        let exchange = Arc::new(Exchange::new(2).unwrap());
+        let mut here = Desk::new(exchange.clone(), 0);
+        let rung = || {
+            let mut count = [0; 8];
+            rustix::io::read(exchange.bell(1), &mut count).is_ok()
+        };
+        exchange.bell(1).prepare_to_sleep();
+        for frame in 0..3 {
+            assert!(here.send(1, parcel(frame)).is_ok());
+        }
+        assert!(!rung(), "not once a parcel");
+        here.ring();
+        assert!(rung());
+        exchange.bell(1).prepare_to_sleep();
+        here.ring();
+        assert!(!rung(), "nothing new");
     }
 
     #[test]
     fn a_full_queue_gives_the_parcel_back_and_every_frame_comes_home() {
         let exchange = Arc::new(Exchange::new(2).unwrap());
         let mut here = Desk::new(exchange.clone(), 0);
-        let there = Desk::new(exchange, 1);
+        let mut there = Desk::new(exchange, 1);
         for frame in 0..PARCELS {
             assert!(here.send(1, parcel(u32::try_from(frame).unwrap())).is_ok());
         }

@@ -16,7 +16,7 @@ use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Transit, flow_hash};
+use crate::worker::egress::{self, Carrier, Transit, clamp, flow_hash};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
@@ -167,6 +167,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     arrival: source.arrival,
                     answer: Way::Policy,
                     opened: false,
+                    crossing: Some(Direction::In),
                 };
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
@@ -192,14 +193,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
+        let packet = &mut buffer.bytes()[ETHERNET..ETHERNET + usize::from(inner.length)];
+        clamp(snapshot, packet, inner, Direction::In, self.number);
         if snapshot
             .tables
             .local
             .contains(inner.version, inner.destination)
         {
-            let packet = &buffer.bytes()[ETHERNET..ETHERNET + usize::from(inner.length)];
             let ethernet = source.ethernet(inner.version);
-            match self.host.deliver(&ethernet, packet) {
+            //= T120 (RFC 4301 section 6.1.2)
+            let delivered = if self.heeded.admits(inner) {
+                self.host.deliver(&ethernet, packet)
+            } else {
+                Err(DropReason::PolicyDiscard)
+            };
+            match delivered {
                 Ok(()) => self.count_to_host(source.arrival),
                 Err(reason) => self.drop(reason, source.arrival),
             }
@@ -222,6 +230,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival: source.arrival,
             answer: Way::Policy,
             opened: true,
+            crossing: None,
         };
         let carrier = match buffer {
             Room::Frame(frame) => Carrier::Placed(frame, place),
@@ -259,6 +268,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         if let Room::Frame(frame) = room {
             self.discard(port, frame);
         }
+    }
+
+    /// False for an ICMP error to the machine that it is not to hear from the protected side.
+    //= T120 (RFC 4301 section 6.1.2)
+    pub(super) fn heeds(&self, arrival: Arrival, packet: &Packet) -> bool {
+        !matches!(arrival, Arrival::Port(_, Side::Protected)) || self.heeded.admits(packet)
     }
 
     /// A frame for the machine, as received.

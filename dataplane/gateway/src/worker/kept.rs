@@ -40,6 +40,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                         lane,
                         packet,
                         arrival,
+                        cut: self.cut,
                     },
                 ) {
                     Ok(()) => {
@@ -67,6 +68,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             frame: source.frame.to_vec(),
             arrival: source.arrival,
             direction,
+            cut: self.cut,
         };
         match self.desk.send_loose(to, parcel) {
             Ok(()) => self.tally.hold(1),
@@ -148,6 +150,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
+            self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
             let mut rest = &mut parcels[..];
             while let Some(first) = rest.first() {
@@ -166,6 +169,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
+            self.come_to(parcel.cut);
             self.tally.unhold(1);
             match parcel.direction {
                 Direction::In => self.serve_whole(&mut parcel, snapshot, now),
@@ -175,6 +179,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         }
         if served > 0 {
+            self.desk.ring();
             self.post(snapshot, now);
         }
         served

@@ -8,6 +8,8 @@ pub mod host;
 
 mod frame;
 
+pub mod orders;
+
 pub mod handoff;
 
 mod held;
@@ -31,6 +33,8 @@ mod originate;
 mod inbound;
 
 mod outbound;
+
+mod dummies;
 
 pub mod run;
 

@@ -97,6 +97,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     arrival: Arrival::Own,
                     answer: Way::Route,
                     opened: false,
+                    crossing: None,
                 };
                 self.forward(snapshot, &packet, Carrier::Copy(source.ip()), transit, now);
             }

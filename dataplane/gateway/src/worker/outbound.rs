@@ -7,7 +7,8 @@ use ipsec::limits::{BATCH, OVERHEAD};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
 use ipsec::policy::PolicyIndex;
-use ipsec::sa::{Sa, SaSlot};
+use ipsec::sa::SaSlot;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -15,7 +16,7 @@ use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Link, Path, Transit, flow_hash};
+use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_path, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -23,15 +24,17 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
-struct Fate {
-    verdict: Verdict,
+pub(super) struct Fate {
+    pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
     policy: Option<PolicyIndex>,
+    /// The first SA of a bundle.
+    inner_sa: Option<SaSlot>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
-    way: Option<(Path, Link)>,
+    pub(super) way: Option<(Path, Link)>,
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
@@ -45,6 +48,12 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Ends {
         let mut items = items(sources);
         outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
+        for item in &mut items {
+            if item.verdict == Verdict::Protect {
+                let (ip, packet) = (&mut *item.source, &item.packet);
+                clamp(snapshot, ip, packet, Direction::Out, self.number);
+            }
+        }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
         let mut ends = Ends::new();
@@ -59,7 +68,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// From `select` to sealed packets in frames of their egress ports.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         items: ArrayVec<Item<'_>, BATCH>,
         buffers: &mut [Option<P::Transmit>; BATCH],
@@ -112,6 +121,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
                 policy: item.policy,
+                inner_sa: item.inner_sa.map(|sa| sa.slot),
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
@@ -175,6 +185,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             arrival,
             answer: answer(arrival),
             opened: matches!(arrival, Arrival::Port(_, Side::Unprotected)),
+            crossing: Some(Direction::Out),
         };
         match fate.verdict {
             Verdict::Drop(reason) => {
@@ -194,6 +205,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }
+            Verdict::Host if !self.heeds(arrival, &source.packet) => {
+                self.drop(DropReason::PolicyDiscard, arrival);
+            }
             Verdict::Host => self.pass(source.frame, arrival),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
             Verdict::Protect | Verdict::Sealed(_) => {
@@ -205,7 +219,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// A sealed packet leaves, whole or (RFC 2473 §7.1) in fragments.
-    fn leave(
+    pub(super) fn leave(
         &mut self,
         fate: &Fate,
         way: (Path, Link),
@@ -218,8 +232,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
         }
         let outer = &buffer.room()[ETHERNET..ETHERNET + length];
-        if let Ok(packet) = packet::parse(outer) {
-            self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now);
+        match packet::parse(outer) {
+            Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
+            Err(reason) => self.drop(reason, arrival),
         }
         self.discard(way.0.next.port, buffer);
     }
@@ -306,10 +321,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let sa = whole.sa.and_then(|slot| snapshot.tables.sad.by_slot(slot));
+        let sa = |slot: Option<SaSlot>| snapshot.tables.sad.by_slot(slot?).map(|sa| &**sa);
         let mut items = items(pieces);
         for item in &mut items {
-            item.sa = sa.map(|sa| &**sa);
+            item.inner_sa = sa(whole.inner_sa);
+            item.sa = sa(whole.sa);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
@@ -350,28 +366,14 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
 
 /// The longest that the sealed packet may be, bytes.
 fn room_of(item: &Item<'_>) -> usize {
-    let padded = item
-        .sa
-        .map_or(0, |sa| usize::from(sa.parameters.tfc_pad_to));
+    let both = [item.inner_sa, item.sa];
+    let padded = both.iter().flatten().map(|sa| sa.parameters.tfc_pad_to);
+    let padded = usize::from(padded.max().unwrap_or(0));
     let longest = item.source.len().max(padded) + OVERHEAD;
     if item.fragment_outer {
         longest
     } else {
         longest.min(usize::from(item.mtu))
-    }
-}
-
-/// The way of the sealed packet: by its outer destination.
-fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = packet::address_bits(sa.parameters.destination);
-    egress::path(snapshot, outer_version(sa), destination, flow_hash(inner))
-}
-
-const fn outer_version(sa: &Sa) -> Version {
-    if sa.parameters.destination.is_ipv4() {
-        Version::V4
-    } else {
-        Version::V6
     }
 }
 

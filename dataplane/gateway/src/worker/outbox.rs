@@ -1,6 +1,8 @@
 //! Frames that we make ourselves wait here, in buffers from a fixed pool: ICMP errors, and nothing
 //! is allocated to answer a flood.
 
+use std::collections::VecDeque;
+
 use ipsec::wire::ethernet::Header;
 
 use crate::worker::host::ETHERNET;
@@ -39,17 +41,17 @@ impl Letter {
     }
 }
 
-/// The pool and what waits.
+/// The pool and what waits, oldest first.
 pub(super) struct Outbox {
     free: Vec<Room>,
-    waiting: Vec<Letter>,
+    waiting: VecDeque<Letter>,
 }
 
 impl Outbox {
     pub(super) fn new() -> Self {
         Self {
             free: (0..WAITING).map(|_| Box::new([0; ROOM])).collect(),
-            waiting: Vec::with_capacity(WAITING),
+            waiting: VecDeque::with_capacity(WAITING),
         }
     }
 
@@ -72,7 +74,7 @@ impl Outbox {
         buffer[..ETHERNET].copy_from_slice(&header.to_bytes());
         match write(&mut buffer[ETHERNET..]) {
             Some(length) => {
-                self.waiting.push(Letter {
+                self.waiting.push_back(Letter {
                     buffer,
                     length: ETHERNET + length,
                     way,
@@ -87,10 +89,36 @@ impl Outbox {
     }
 
     pub(super) fn take(&mut self) -> Option<Letter> {
-        self.waiting.pop()
+        self.waiting.pop_front()
     }
 
     pub(super) fn give_back(&mut self, letter: Letter) {
         self.free.push(letter.buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_leave_in_the_order_of_posting_and_their_rooms_come_back() {
+        let mut outbox = Outbox::new();
+        for round in 0..2 {
+            for number in 0..WAITING {
+                let posted = outbox.post(Way::Route, 0x0800, |out| {
+                    out[0] = u8::try_from(number + round).ok()?;
+                    Some(1)
+                });
+                assert!(posted);
+            }
+            assert!(!outbox.post(Way::Route, 0x0800, |_| Some(1)), "full");
+            for number in 0..WAITING {
+                let mut letter = outbox.take().expect("as many as were posted");
+                assert_eq!(usize::from(letter.frame()[ETHERNET]), number + round);
+                outbox.give_back(letter);
+            }
+            assert!(outbox.take().is_none());
+        }
     }
 }

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::inbound;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::rate_limit::RateLimit;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::limits::BATCH;
@@ -29,6 +30,7 @@ use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
 use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
+use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
 use crate::worker::reassembly::{Assembly, Gathered};
@@ -54,6 +56,8 @@ pub struct WorkerSettings {
     pub sas: usize,
     /// ICMP errors a second that this worker may send.
     pub errors_per_second: u32,
+    /// ICMP errors that the machine hears from the protected side and out of SAs.
+    pub heeded: Heeded,
     /// First fragments whose decision is remembered.
     pub remembered_fragments: usize,
     /// How long, nanoseconds.
@@ -99,10 +103,13 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) states: States,
     pub(super) memory: Memory,
     pub(super) tally: Tally,
+    /// The cut of the counters that the tally is at.
+    pub(super) cut: u64,
     pub(super) host: H,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
     pub(super) errors: RateLimit,
+    pub(super) heeded: Heeded,
     pub(super) predicted: Option<PortIndex>,
     /// Room for the pieces of a packet that is cut before sealing.
     pub(super) scratch: Box<[u8]>,
@@ -111,11 +118,15 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) assembly: Assembly,
     /// Room for packets that are opened and too long for a frame of the egress port.
     pub(super) opened: Box<[u8]>,
+    /// Dummies that are being sent.
+    pub(super) order: Option<UnderWay>,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
     /// Room for one packet of the machine.
     host_frame: Box<[u8]>,
+    /// Room for a packet between two SAs of a bundle.
+    between: Box<[u8]>,
     /// SAs that asked for more numbers during a batch.
     wanted: ArrayVec<SaSlot, BATCH>,
     /// Identification of the last IPv6 packet that we fragmented.
@@ -154,10 +165,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             },
             memory: Memory::new(settings.remembered_fragments, settings.fragment_timeout),
             tally: Tally::new(settings.ports),
+            cut: 0,
             host,
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
             errors: RateLimit::new(settings.errors_per_second),
+            heeded: settings.heeded,
             predicted: None,
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
@@ -168,10 +181,12 @@ impl<P: Port, H: Host> Worker<P, H> {
                 settings.flow_label_seed,
             ),
             opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
+            order: None,
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
             host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
+            between: vec![0; outbound::BUNDLE_ROOM].into_boxed_slice(),
             wanted: ArrayVec::new(),
             identification: u32::from(settings.number) << 24,
             counts: vec![Count::default(); settings.policies.len()],
@@ -194,6 +209,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: self.flow_label_seed,
+            bundle: &mut self.between,
             worker: self.number,
             now,
         }
@@ -211,6 +227,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             memory: &mut self.memory,
             policies: &mut self.counts,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now,
         }
     }
@@ -316,6 +333,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.lanes[lane].port.release(frame);
             }
         }
+        self.desk.ring();
         self.post(snapshot, now);
     }
 
@@ -379,12 +397,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.expire_fragments(now);
         self.settle(snapshot, now);
         self.host.flush();
+        self.desk.ring();
         let mut again = false;
         for lane in &mut self.lanes {
             again |= lane.port.flush();
         }
         self.block.publish(&self.tally);
+        self.come_to(self.desk.cut());
         again
+    }
+
+    /// Freezes the counters for the readers of cut number `cut`, unless the tally has gone on from
+    /// there. Between batches only.
+    pub(super) fn come_to(&mut self, cut: u64) {
+        if cut > self.cut {
+            self.cut = cut;
+            self.block.freeze(cut, &self.tally);
+        }
     }
 
     /// The lanes, for whoever feeds memory ports.

@@ -23,7 +23,7 @@ const SPIN: Duration = Duration::from_micros(20);
 /// Longest sleep: lifetimes in seconds and aged fragments want a look now and then.
 const SLEEP: Duration = Duration::from_millis(100);
 
-/// Longest sleep while packets wait for a neighbour or a reservation.
+/// Longest sleep while packets wait for a neighbour or a reservation, or dummies for room.
 const NAP: Duration = Duration::from_millis(1);
 
 /// Longest drain: after that frames that the kernel still holds are given up (and reported).
@@ -98,7 +98,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for lane in 0..self.lanes.len() {
             work += self.serve(lane, limit, snapshot, now);
         }
-        work + self.serve_host_queue(limit, snapshot, now)
+        work + self.serve_host_queue(limit, snapshot, now) + self.send_dummies(snapshot, now)
     }
 
     /// Takes in what still waits in the receive rings: the program is off the interface, so that
@@ -123,7 +123,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             bell.rise();
             return;
         }
-        let busy = !self.pending.is_empty() || !self.shelf.is_empty();
+        let busy = !self.pending.is_empty() || !self.shelf.is_empty() || self.order.is_some();
         let longest = if busy { NAP } else { SLEEP };
         let bell_descriptor = bell.as_fd();
         let mut descriptors: Vec<PollFd<'_>> = self

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::crypto::iv::RandomIvs;
+use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::sa::Sa;
 use ipsec::tables::Unmatched;
@@ -102,7 +103,7 @@ fn generation(text: &str) -> (Snapshot, Vec<Arc<Sa>>) {
     let mut config = config::parse(Path::new("test.toml"), text, Purpose::Replay).unwrap();
     let parameters = std::mem::take(&mut config.sas);
     let starts = crate::state::unreserved(&parameters);
-    let sas = assembly::sas(parameters, &starts, Time(0)).unwrap();
+    let sas = assembly::sas(parameters, &config.policies, &starts, Time(0)).unwrap();
     let own = config.ports.iter().flat_map(|port| &port.addresses);
     let local = own.map(|own| own.address);
     let tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard).unwrap();
@@ -148,6 +149,7 @@ impl World {
                 ports: 2,
                 sas: sas.len(),
                 errors_per_second: 100,
+                heeded: Heeded::ALL,
                 remembered_fragments: 16,
                 fragment_timeout: SECOND,
                 reassembly: BOUNDS,

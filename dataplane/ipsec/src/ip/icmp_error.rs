@@ -30,7 +30,6 @@ pub fn too_big(
     mtu: u16,
     out: &mut [u8],
 ) -> Option<usize> {
-    const FRAGMENTATION_NEEDED: u8 = 4;
     let header = match packet.version {
         Version::V4 => icmp::Header {
             kind: kind_v4::UNREACHABLE,
@@ -84,6 +83,92 @@ pub fn quoted_packet(ip: &[u8], packet: &Packet) -> Option<Packet> {
     let message = ip.get(packet.upper_offset.into()..packet.length.into())?;
     let quoted = parse_quote(message.get(icmp::LENGTH..)?)?;
     (quoted.version == packet.version).then_some(quoted)
+}
+
+/// Which ICMP errors are heeded, by type and for "fragmentation needed" by code too (RFC 4301
+/// §6.1).
+/// Redirects, which quote a packet but are no errors, are among them.
+//= T65 T120 (RFC 4301 sections 6.1.1, 6.1.2)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heeded {
+    v4: [u128; 2],
+    v6: [u128; 2],
+    fragmentation_needed: bool,
+}
+
+/// IPv4: the code of [`kind_v4::UNREACHABLE`] that says that a packet was too long.
+const FRAGMENTATION_NEEDED: u8 = 4;
+
+impl Heeded {
+    /// Every one.
+    pub const ALL: Self = Self {
+        v4: [u128::MAX; 2],
+        v6: [u128::MAX; 2],
+        fragmentation_needed: true,
+    };
+
+    /// None.
+    pub const NONE: Self = Self {
+        v4: [0; 2],
+        v6: [0; 2],
+        fragmentation_needed: false,
+    };
+
+    /// Those that say that a packet was too long, too.
+    #[must_use]
+    pub const fn and_too_big(mut self) -> Self {
+        self.fragmentation_needed = true;
+        set(&mut self.v6, kind_v6::TOO_BIG);
+        self
+    }
+
+    /// Those of a type of IPv4 and one of IPv6, too; "fragmentation needed" is not among them.
+    #[must_use]
+    pub const fn and_types(mut self, v4: u8, v6: u8) -> Self {
+        set(&mut self.v4, v4);
+        set(&mut self.v6, v6);
+        self
+    }
+
+    /// Every message of a type by its number, whichever family, too.
+    #[must_use]
+    pub const fn and_number(mut self, kind: u8) -> Self {
+        self.fragmentation_needed |= kind == kind_v4::UNREACHABLE;
+        self.and_types(kind, kind)
+    }
+
+    /// True for a message that is heeded.
+    #[must_use]
+    pub const fn takes(&self, version: Version, kind: u8, code: u8) -> bool {
+        match (version, kind, code) {
+            (Version::V4, kind_v4::UNREACHABLE, FRAGMENTATION_NEEDED) => self.fragmentation_needed,
+            (Version::V4, kind, _) => has(&self.v4, kind),
+            (Version::V6, kind, _) => has(&self.v6, kind),
+        }
+    }
+
+    /// False for an ICMP error or redirect that is not heeded; true for every other packet, and
+    /// for a later fragment, whose type nobody can see before its first one was judged.
+    #[must_use]
+    pub const fn admits(&self, packet: &Packet) -> bool {
+        let Upper::Icmp(number) = packet.upper else {
+            return true;
+        };
+        let [kind, code] = number.to_be_bytes();
+        let concerned = match packet.version {
+            Version::V4 => icmp::is_error_v4(kind) || kind == kind_v4::REDIRECT,
+            Version::V6 => icmp::is_error_v6(kind) || kind == kind_v6::REDIRECT,
+        };
+        !concerned || self.takes(packet.version, kind, code)
+    }
+}
+
+const fn set(types: &mut [u128; 2], kind: u8) {
+    types[(kind >> 7) as usize] |= 1 << (kind & 127);
+}
+
+const fn has(types: &[u128; 2], kind: u8) -> bool {
+    types[(kind >> 7) as usize] >> (kind & 127) & 1 != 0
 }
 
 fn write(

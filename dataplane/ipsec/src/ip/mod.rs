@@ -14,6 +14,8 @@ pub mod icmp_error;
 
 pub mod rate_limit;
 
+pub mod tcp_mss;
+
 pub mod transport;
 
 pub mod mutable;

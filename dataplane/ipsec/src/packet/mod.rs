@@ -80,6 +80,33 @@ pub struct Packet {
     pub dont_fragment: bool,
 }
 
+impl Packet {
+    /// What an ESP dummy carries (RFC 4303 §2.6): no packet at all.
+    #[must_use]
+    pub const fn nothing(version: Version) -> Self {
+        Self {
+            source: 0,
+            destination: 0,
+            length: 0,
+            upper_offset: 0,
+            identification: 0,
+            upper: Upper::Opaque,
+            version,
+            protocol: protocol::NONE,
+            hop_limit: 0,
+            traffic_class: 0,
+            fragment: Fragment::Whole,
+            dont_fragment: false,
+        }
+    }
+
+    /// [`Self::nothing`]; every packet that was parsed has a length.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.length == 0
+    }
+}
+
 /// Protocol numbers that the pipeline names.
 pub mod protocol {
     use crate::wire::extension;

@@ -1,4 +1,4 @@
-//! The one look at a packet's headers: bytes in, [`Packet`] or [`DropReason::Malformed`] out.
+//! The one look at a packet's headers: bytes in, [`Packet`] or the reason for none out.
 
 use crate::limits;
 use crate::packet::{Fragment, Packet, Upper, Version, protocol};
@@ -10,9 +10,10 @@ use crate::wire::{extension, ipv4, ipv6};
 /// # Errors
 /// [`DropReason::Malformed`] for a version other than 4 and 6, an IHL below 5, a length beyond
 /// `bytes` or shorter than the header, a wrong IPv4 header checksum, an extension header beyond the
-/// end, more than [`limits::EXTENSION_HEADERS`] of them, a jumbogram (RFC 2675), a packet longer
-/// than [`limits::PACKET`], ports or an ICMP type that a packet which is no fragment ought to have
-/// and has not, and a first IPv6 fragment without its whole header chain.
+/// end, more than [`limits::EXTENSION_HEADERS`] of them, a jumbogram (RFC 2675), ports or an ICMP
+/// type that a packet which is no fragment ought to have and has not, and a first IPv6 fragment
+/// without its whole header chain. [`DropReason::Unsupported`] for a packet without such a flaw
+/// that is longer than [`limits::PACKET`].
 #[inline]
 pub fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
     let packet = match bytes.first().map(|first| first >> 4) {
@@ -20,7 +21,11 @@ pub fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
         Some(6) => parse_v6(bytes),
         _ => None,
     };
-    packet.ok_or(DropReason::Malformed)
+    match packet {
+        Some(packet) if usize::from(packet.length) <= limits::PACKET => Ok(packet),
+        Some(_) => Err(DropReason::Unsupported),
+        None => Err(DropReason::Malformed),
+    }
 }
 
 /// Parses the start of a packet as an ICMP error quotes it: it may be cut anywhere behind its IP
@@ -59,7 +64,7 @@ fn parse_v4(bytes: &[u8]) -> Option<Packet> {
     let header = ipv4::Header::parse(bytes)?;
     let whole = bytes.get(..usize::from(header.total_length()))?;
     let rest = whole.get(header.length()..)?;
-    if whole.len() > limits::PACKET || !header.checksum_holds() {
+    if !header.checksum_holds() {
         return None;
     }
 
@@ -79,10 +84,6 @@ fn parse_v6(bytes: &[u8]) -> Option<Packet> {
     // refuses it.
     let length = usize::from(header.payload_length()).wrapping_add(ipv6::LENGTH);
     let whole = bytes.get(..length)?;
-    if length > limits::PACKET {
-        return None;
-    }
-
     let chain = extension::walk(whole, header.next_header(), ipv6::LENGTH)?;
     let rest = whole.get(chain.offset..)?;
     let (packet, upper) = describe_v6(header, chain, rest)?;
@@ -142,7 +143,8 @@ fn describe_v6(
     let packet = Packet {
         source: header.source(),
         destination: header.destination(),
-        length: u16::try_from(length).ok()?,
+        // What does not fit is longer than any packet that we carry.
+        length: u16::try_from(length).unwrap_or(u16::MAX),
         upper_offset: u16::try_from(chain.offset).ok()?,
         identification,
         upper: Upper::Opaque,

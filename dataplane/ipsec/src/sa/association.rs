@@ -1,15 +1,17 @@
 //! What is fixed about an SA, shared read-only by all workers (RFC 4301 §4.4.2.1).
 
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
 use crate::crypto::{KeyError, Transform};
-use crate::sa::lifetime::Lifetime;
+use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::state::SaState;
 use crate::secret::Secret;
+use crate::time::{SECOND, Time};
 
 /// The direction an SA or a policy serves, seen from the protected side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,11 +153,82 @@ pub struct Published {
     pub sequence: AtomicU64,
     /// [`SaState::needed`]: what the keeper of reservations must cover.
     pub needed: AtomicU64,
-    /// [`crate::sa::lifetime::Stage`] as a number.
-    pub stage: AtomicU64,
+    /// When the state was created, on the owner's time line: age goes on without packets.
+    pub born: AtomicU64,
     /// Numbers up to and including this one are on disk as reserved: an outbound number above it
     /// must not be used, an inbound one above it not be accepted. `u64::MAX`: no reservations.
     pub reserved_end: AtomicU64,
+    /// What was learned of the path: see [`PathMtu`].
+    pub path_mtu: PathMtu,
+}
+
+/// The longest outer packet that the way to an SA's peer is known to take (RFC 4301 §4.4.2.1 and
+/// §8.2).
+/// Written by the control side, read by whoever sizes a packet.
+#[derive(Debug)]
+pub struct PathMtu {
+    /// Bytes; `u16::MAX`: nothing is known but the first link.
+    bytes: AtomicU16,
+    /// When an error last said so, [`Time`].
+    heard: AtomicU64,
+}
+
+impl Default for PathMtu {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicU16::new(u16::MAX),
+            heard: AtomicU64::new(0),
+        }
+    }
+}
+
+impl PathMtu {
+    /// The estimate, bytes; `u16::MAX`: none.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u16 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// The estimate and when it was last confirmed, if there is one.
+    #[must_use]
+    pub fn learned(&self) -> Option<(u16, Time)> {
+        let bytes = self.bytes();
+        (bytes != u16::MAX).then(|| (bytes, Time(self.heard.load(Relaxed))))
+    }
+
+    /// Sets the estimate, heard `now`.
+    //= T109 T126 (RFC 4301 sections 4.4.2.1, 8.2.1)
+    pub fn learn(&self, bytes: u16, now: Time) {
+        self.heard.store(now.0, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+
+    /// Forgets the estimate if nothing confirmed it for `age` nanoseconds, and says whether: the
+    /// first link's MTU holds again, until the next error.
+    //= T62 T128 (RFC 4301 section 8.2.2, RFC 1191 section 3)
+    pub fn forget_after(&self, age: u64, now: Time) -> bool {
+        let old = self
+            .learned()
+            .is_some_and(|(_, heard)| now.since(heard) >= age);
+        if old {
+            self.bytes.store(u16::MAX, Relaxed);
+        }
+        old
+    }
+}
+
+impl Published {
+    /// The stage of the SA's life at `now`, on the owner's time line: what the next packet meets.
+    //= T57 (RFC 4301 section 4.4.2.1)
+    #[must_use]
+    pub fn stage(&self, lifetime: &Lifetime, now: Time) -> Stage {
+        lifetime.stage(Usage {
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            seconds: now.since(Time(self.born.load(Relaxed))) / SECOND,
+        })
+    }
 }
 
 /// An SA as the workers share it: immutable but for what is atomic.
@@ -170,8 +243,9 @@ pub struct Sa {
     pub transform: Transform,
     /// XORed into the IV of counter modes (design: "What outlives a restart").
     pub iv_mask: u64,
-    /// The worker that owns the state, [`NO_HOME`] before the first packet.
-    pub home: AtomicU16,
+    /// The worker that owns the state, [`NO_HOME`] before the first packet. SAs of one bundle share
+    /// it ([`share_homes`]), since a packet goes through all of them.
+    pub home: Arc<AtomicU16>,
     /// The state while nobody owns it: taken by the home worker once, at adoption.
     pub parked: Mutex<Option<Box<SaState>>>,
     /// Counters for others to read.
@@ -197,9 +271,60 @@ impl Sa {
             parameters,
             transform,
             iv_mask,
-            home: AtomicU16::new(NO_HOME),
+            home: Arc::new(AtomicU16::new(NO_HOME)),
             parked: Mutex::new(None),
             published: Published::default(),
         })
+    }
+}
+
+/// Gives all SAs that stand in one bundle, or in bundles that have an SA in common, one home.
+/// `bundles` names them; what names no SA of `sas` is passed over. To be called before a worker
+/// sees the SAs.
+pub fn share_homes<'b>(sas: &mut [Sa], bundles: impl IntoIterator<Item = &'b [String]>) {
+    for bundle in bundles {
+        if bundle.len() < 2 {
+            continue;
+        }
+        let belongs = |sa: &Sa| bundle.iter().any(|name| **name == *sa.name);
+        let Some(home) = sas
+            .iter()
+            .find(|sa| belongs(sa))
+            .map(|sa| Arc::clone(&sa.home))
+        else {
+            continue;
+        };
+        let joined: Vec<Arc<AtomicU16>> = sas
+            .iter()
+            .filter(|sa| belongs(sa))
+            .map(|sa| Arc::clone(&sa.home))
+            .collect();
+        for sa in &mut *sas {
+            if joined.iter().any(|other| Arc::ptr_eq(other, &sa.home)) {
+                sa.home = Arc::clone(&home);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::SECOND;
+
+    //= test T62 (RFC 4301 section 8.2.2)
+    //= test T128 (RFC 1191 section 3)
+    #[test]
+    fn a_path_mtu_is_forgotten_when_nothing_confirmed_it_for_its_age() {
+        let path = PathMtu::default();
+        let age = 600 * SECOND;
+        assert_eq!((path.bytes(), path.learned()), (u16::MAX, None));
+        assert!(!path.forget_after(age, Time(u64::MAX)));
+        path.learn(1400, Time(SECOND));
+        path.learn(1300, Time(300 * SECOND));
+        assert!(!path.forget_after(age, Time(899 * SECOND)));
+        assert_eq!(path.learned(), Some((1300, Time(300 * SECOND))));
+        assert!(path.forget_after(age, Time(900 * SECOND)));
+        assert_eq!((path.bytes(), path.learned()), (u16::MAX, None));
     }
 }

@@ -79,26 +79,6 @@ impl Stage {
             Self::Dead => "dead",
         }
     }
-
-    /// As a number for [`crate::sa::association::Published::stage`].
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        match self {
-            Self::Mature => 0,
-            Self::Dying => 1,
-            Self::Dead => 2,
-        }
-    }
-
-    /// The reverse of [`Self::number`]; an unknown number counts as dead.
-    #[must_use]
-    pub const fn from_number(number: u64) -> Self {
-        match number {
-            0 => Self::Mature,
-            1 => Self::Dying,
-            _ => Self::Dead,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -150,12 +130,5 @@ mod tests {
     fn exactly_the_hard_packets_pass() {
         let passed = (0..100).filter(|before| stage(*before, 0, 0) != Stage::Dead);
         assert_eq!(passed.count(), 10);
-    }
-
-    #[test]
-    fn stages_survive_their_number() {
-        for stage in [Stage::Mature, Stage::Dying, Stage::Dead] {
-            assert_eq!(Stage::from_number(stage.number()), stage);
-        }
     }
 }

@@ -13,6 +13,8 @@ pub mod association;
 
 pub mod database;
 
+pub mod path_mtu;
+
 pub use association::{Sa, SaParameters, SaSlot};
 pub use state::SaState;
 

@@ -98,12 +98,17 @@ pub(crate) fn sa(direction: Direction, spi: u32, source: &str, destination: &str
 }
 
 pub(crate) fn with_suite(mut parameters: SaParameters, suite: Suite) -> SaParameters {
+    set_suite(&mut parameters, suite);
+    parameters
+}
+
+/// Gives an SA a suite and keys that follow from its SPI.
+pub(crate) fn set_suite(parameters: &mut SaParameters, suite: Suite) {
     let first = parameters.spi.to_be_bytes()[3];
     let integrity = suite.integrity.map_or(0, Integrity::key_length);
     parameters.suite = suite;
     parameters.encryption_key = key(suite.encryption.key_length(), first);
     parameters.integrity_key = key(integrity, first ^ 0x55);
-    parameters
 }
 
 /// The addresses from `first` to `last`.
@@ -147,6 +152,7 @@ pub(crate) struct Gateway {
     pub(crate) counts: Vec<Count>,
     pub(crate) wanted: ArrayVec<SaSlot, BATCH>,
     pub(crate) now: Time,
+    between: Vec<u8>,
     ivs: RandomIvs,
 }
 
@@ -177,6 +183,7 @@ impl Gateway {
             memory: Memory::new(16, SECOND),
             wanted: ArrayVec::new(),
             now: Time(1),
+            between: vec![0; outbound::BUNDLE_ROOM],
             ivs: RandomIvs::seeded(&[7; 32], 0),
         }
     }
@@ -197,7 +204,7 @@ impl Gateway {
         from_host: bool,
     ) -> Vec<(Out, Vec<u8>)> {
         let mut sources = packets.to_vec();
-        let mut buffers = vec![vec![0xee; usize::from(mtu) + 1280 + OVERHEAD]; packets.len()];
+        let buffers = vec![vec![0xee; usize::from(mtu) + 1280 + OVERHEAD]; packets.len()];
         let mut items: Vec<outbound::Item<'_>> = sources
             .iter_mut()
             .map(|source| {
@@ -213,30 +220,33 @@ impl Gateway {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
+            bundle: &mut self.between,
             worker: 0,
             now: self.now,
         };
         outbound::select(&mut items, &mut context);
-        for item in &mut items {
-            item.mtu = mtu;
-        }
-        outbound::fit(&mut items);
-        for (item, buffer) in items.iter_mut().zip(&mut buffers) {
-            item.destination = Some(buffer);
-        }
-        outbound::protect(&mut items, &mut context);
-        let verdicts: Vec<Out> = items.iter().map(|item| item.verdict).collect();
-        verdicts
-            .into_iter()
-            .zip(buffers)
-            .map(|(verdict, mut buffer)| {
-                buffer.truncate(match verdict {
-                    Out::Sealed(length) => length.into(),
-                    _ => 0,
-                });
-                (verdict, buffer)
-            })
-            .collect()
+        finish(items, buffers, mtu, &mut context)
+    }
+
+    /// Makes dummies for an SA.
+    pub(crate) fn dummies(&mut self, name: &str, count: usize, mtu: u16) -> Vec<(Out, Vec<u8>)> {
+        let sa = self.tables.sad.by_name(name).unwrap();
+        let buffers = vec![vec![0xee; usize::from(mtu) + OVERHEAD]; count];
+        let mut items: Vec<_> = (0..count).map(|_| outbound::Item::dummy(sa)).collect();
+        let mut context = outbound::Context {
+            tables: &self.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            ivs: &mut self.ivs,
+            flow_label_seed: 1,
+            bundle: &mut self.between,
+            worker: 0,
+            now: self.now,
+        };
+        outbound::select_dummies(&mut items, &mut context);
+        finish(items, buffers, mtu, &mut context)
     }
 
     /// Protects one packet that must be sealed.
@@ -259,6 +269,7 @@ impl Gateway {
             memory: &mut self.memory,
             policies: &mut self.counts,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now: self.now,
         };
         inbound::admit(&mut items, &mut context);
@@ -288,6 +299,36 @@ impl Gateway {
     pub(crate) fn count(&self, index: usize) -> u64 {
         self.counts[index].packets
     }
+}
+
+/// The second and third door, with a buffer for each.
+fn finish<'a>(
+    mut items: Vec<outbound::Item<'a>>,
+    mut buffers: Vec<Vec<u8>>,
+    mtu: u16,
+    context: &mut outbound::Context<'a, '_>,
+) -> Vec<(Out, Vec<u8>)> {
+    for item in &mut items {
+        item.mtu = mtu;
+    }
+    outbound::fit(&mut items);
+    let verdicts: Vec<Out> = {
+        let mut items: Vec<outbound::Item<'_>> = items;
+        for (item, buffer) in items.iter_mut().zip(&mut buffers) {
+            item.destination = Some(buffer);
+        }
+        outbound::protect(&mut items, context);
+        items.iter().map(|item| item.verdict).collect()
+    };
+    let ends = verdicts.into_iter().zip(buffers);
+    ends.map(|(verdict, mut buffer)| {
+        buffer.truncate(match verdict {
+            Out::Sealed(length) => length.into(),
+            _ => 0,
+        });
+        (verdict, buffer)
+    })
+    .collect()
 }
 
 /// Two gateways with one SA from A to B in tunnel mode, made alike by `change`.

@@ -259,3 +259,31 @@ proptest! {
         }
     }
 }
+
+//= test T65 (RFC 4301 section 6.1.1)
+//= test T120 (RFC 4301 section 6.1.2)
+#[test]
+fn errors_are_heeded_by_type_and_the_rest_is_not_concerned() {
+    use Version::{V4, V6};
+    let too_big = Heeded::NONE.and_too_big();
+    assert!(too_big.takes(V4, 3, 4) && too_big.takes(V6, 2, 0));
+    assert!(!too_big.takes(V4, 3, 1) && !too_big.takes(V6, 1, 0) && !too_big.takes(V4, 2, 0));
+    let unreachable = Heeded::NONE.and_types(3, 1);
+    assert!(unreachable.takes(V4, 3, 1) && unreachable.takes(V6, 1, 0));
+    assert!(!unreachable.takes(V4, 3, 4) && !unreachable.takes(V6, 2, 0));
+    let three = Heeded::NONE.and_number(3);
+    assert!(three.takes(V4, 3, 4) && three.takes(V4, 3, 0) && three.takes(V6, 3, 0));
+    assert!(Heeded::NONE.and_number(137).takes(V6, 137, 0));
+    let of = |kind: u8, code: u8| {
+        let message = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &UDP].concat();
+        parse(&v4(HOST_V4, PEER_V4, protocol::ICMP, 0, &message)).unwrap()
+    };
+    for kind in 0..=255 {
+        let concerned = [3, 4, 5, 11, 12].contains(&kind);
+        assert_eq!(Heeded::NONE.admits(&of(kind, 0)), !concerned, "{kind}");
+        assert!(Heeded::ALL.admits(&of(kind, 4)));
+    }
+    assert!(too_big.admits(&of(3, 4)) && !too_big.admits(&of(3, 3)));
+    let udp = parse(&v4(HOST_V4, PEER_V4, protocol::UDP, 0, &UDP)).unwrap();
+    assert!(Heeded::NONE.admits(&udp));
+}

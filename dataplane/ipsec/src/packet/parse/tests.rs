@@ -239,12 +239,30 @@ fn inconsistent_lengths_are_malformed() {
     let mut packet = v6(protocol::HOP_BY_HOP, &[jumbo, PORTS].concat());
     packet[4..6].fill(0);
     malformed(&packet);
+}
 
+#[test]
+fn what_is_longer_than_we_carry_is_unsupported_and_a_flaw_still_malformed() {
+    let unsupported = Err(DropReason::Unsupported);
     let longest = limits::PACKET - 20;
     assert!(parse(&v4(&[], 0, 99, &vec![0; longest])).is_ok());
-    malformed(&v4(&[], 0, 99, &vec![0; longest + 1]));
+    let mut long = v4(&[], 0, 99, &vec![0; longest + 1]);
+    assert_eq!(parse(&long), unsupported);
+    assert_eq!(parse(&v4(&[], 0, 99, &vec![0; 65_515])), unsupported);
+    malformed(&long[..long.len() - 1]);
+    long[10] ^= 1;
+    malformed(&long);
     assert!(parse(&v6(99, &vec![0; longest - 20])).is_ok());
-    malformed(&v6(99, &vec![0; longest - 19]));
+    let long = v6(99, &vec![0; longest - 19]);
+    assert_eq!(parse(&long), unsupported);
+    assert_eq!(parse(&v6(99, &vec![0; 65_535])), unsupported);
+    malformed(&long[..long.len() - 1]);
+    // Ports that ought to be there and are not.
+    let hops = [protocol::UDP, 255, 0, 0, 0, 0, 0, 0];
+    malformed(&v6(
+        protocol::HOP_BY_HOP,
+        &[&hops[..], &vec![0; 2040]].concat(),
+    ));
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn a_peer_far_ahead_is_reserved_for_and_then_accepted() {
     let mut state = state(Direction::In, 100);
     let published = Published::default();
     let asked = |state: &mut SaState, end| {
-        state.publish(&Lifetime::default(), Time(0), &published);
+        state.publish(&published);
         state
             .wants_reservation(end)
             .then(|| published.needed.load(Relaxed))
@@ -145,22 +145,32 @@ fn identifications_do_not_repeat_within_65535_packets() {
     assert_eq!(ids.len(), 65_536);
 }
 
+//= test T57
 #[test]
-fn what_is_published_is_what_is() {
+fn what_is_published_is_what_is_and_ages_without_packets() {
     let limits = Lifetime {
-        soft_packets: 1,
+        soft_packets: 2,
+        soft_seconds: 5,
+        hard_seconds: 9,
         ..Lifetime::default()
     };
-    let mut state = state(Direction::Out, 40);
+    let parameters = sample::parameters(Direction::Out, 0x1001, "192.0.2.1");
+    let mut state = SaState::new(&parameters, &Start::after(40), Time(3 * SECOND));
     state.take(FREE).unwrap();
     state.count(1400);
     let published = Published::default();
-    state.publish(&limits, Time(0), &published);
+    state.publish(&published);
     assert_eq!(published.packets.load(Relaxed), 1);
     assert_eq!(published.bytes.load(Relaxed), 1400);
     assert_eq!(published.sequence.load(Relaxed), 41);
-    assert_eq!(published.stage.load(Relaxed), Stage::Dying.number());
     assert_eq!(published.reserved_end.load(Relaxed), 0);
+    let at = |seconds| published.stage(&limits, Time(seconds * SECOND));
+    assert_eq!([at(0), at(7)], [Stage::Mature; 2]);
+    assert_eq!([at(8), at(11)], [Stage::Dying; 2]);
+    assert_eq!(at(12), Stage::Dead);
+    state.count(60);
+    state.publish(&published);
+    assert_eq!(published.stage(&limits, Time(0)), Stage::Dying);
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! What comes from the unprotected side: raw bytes, and texts of the fuzzer's choice that are sealed
+//! with the right keys, so that what lies behind the ICV is reached too.
+
+use ipsec::time::{MILLISECOND, Time};
+
+use crate::bytes::{Bytes, chunk};
+use crate::gateway::{Gateway, LAN, MACS, PAIRS, WAN, esp_frame};
+use crate::packets;
+
+/// Packets of one input, at most.
+const PACKETS: usize = 24;
+
+/// Kinds of packets. An input is a list of a kind, three bytes that say more, and a chunk.
+const RAW_FRAME: u8 = 0;
+const RAW_PACKET: u8 = 1;
+const SEALED: u8 = 2;
+const DAMAGED: u8 = 3;
+
+fn one(kind: u8, more: [u8; 3], bytes: &[u8]) -> Vec<u8> {
+    [&[kind], &more[..], &chunk(bytes)].concat()
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let samples = packets::samples();
+    let mut seeds: Vec<Vec<u8>> = samples
+        .iter()
+        .map(|it| one(RAW_PACKET, [0; 3], it))
+        .collect();
+    for number in 0..PAIRS.len() as u8 {
+        let (odd, even) = (2 * number + 1, 2 * number + 2);
+        let inner = if PAIRS[usize::from(number)].v6 {
+            let packet = packets::v6(17, even, odd, &packets::udp(9, 6500, 40));
+            [&packet[..], &[1, 2, 2, 41]].concat()
+        } else {
+            let payload = packets::udp(9, 6500, 40);
+            let packet = packets::v4(17, [10, even, 0, 2], [10, odd, 0, 2], &payload);
+            [&packet[..], &[1, 2, 2, 4]].concat()
+        };
+        let long = [
+            one(SEALED, [number, 1, 0], &inner),
+            one(SEALED, [number, 1, 3], &inner),
+        ];
+        let dummy = one(SEALED, [number, 1, 0], &[1, 2, 3, 4, 5, 6, 0, 59]);
+        let damaged = one(DAMAGED, [number, 1, 77], &inner);
+        let replayed = one(SEALED, [number, 0, 0], &inner);
+        seeds.push([long.concat(), dummy, damaged, replayed].concat());
+    }
+    seeds
+}
+
+pub(crate) fn run(bytes: &[u8]) {
+    let mut bytes = Bytes::new(bytes);
+    let mut gateway = Gateway::near();
+    let mut numbers = [0_u64; PAIRS.len()];
+    let (mut burst, mut count) = (Vec::new(), 0);
+    while !bytes.is_empty() && count < PACKETS {
+        let (kind, more) = (bytes.byte(), [bytes.byte(), bytes.byte(), bytes.byte()]);
+        let frame = arriving(kind & 15, more, bytes.chunk(), &mut numbers);
+        if frame.len() <= 4000 {
+            burst.push(frame);
+            count += 1;
+        }
+        // Most inputs are bursts; the high bit ends one.
+        if kind & 0x80 != 0 {
+            deliver(&mut gateway, &mut burst, count);
+        }
+    }
+    deliver(&mut gateway, &mut burst, count);
+    let drops = gateway.settle().document().drops;
+    for (reason, count) in drops.iter().filter(|(_, count)| **count != 0) {
+        // Nothing here is ever full, reserved or of another worker.
+        let impossible = [
+            "tx_full",
+            "no_frame",
+            "handoff_full",
+            "host_full",
+            "no_reservation",
+        ];
+        assert!(!impossible.contains(&reason.as_str()), "{count} {reason}");
+    }
+}
+
+fn deliver(gateway: &mut Gateway, burst: &mut Vec<Vec<u8>>, count: usize) {
+    gateway.arrive(WAN, burst, Time(count as u64 * MILLISECOND));
+    burst.clear();
+}
+
+fn arriving(kind: u8, more: [u8; 3], bytes: &[u8], numbers: &mut [u64]) -> Vec<u8> {
+    let place = usize::from(more[0]) % PAIRS.len();
+    let pair = &PAIRS[place];
+    match kind {
+        RAW_FRAME => bytes.to_vec(),
+        SEALED | DAMAGED => {
+            // Forwards by small steps, and now and then far away or back.
+            let step = i64::from(more[1] as i8);
+            let step = if step.abs() > 100 { step << 25 } else { step };
+            let number = numbers[place].saturating_add_signed(step);
+            numbers[place] = if pair.esn() {
+                number
+            } else {
+                number & 0xffff_ffff
+            };
+            let mut esp = pair.sealed(place, numbers[place], pair.esn(), bytes);
+            if kind == DAMAGED {
+                let bit = usize::from(more[2]) * 31 % (esp.len() * 8);
+                esp[bit / 8] ^= 1 << (bit % 8);
+            }
+            let class = if kind == SEALED { more[2] } else { 0 };
+            esp_frame(place, &esp, class)
+        }
+        _ => {
+            let mut packet = bytes.to_vec();
+            if kind == RAW_PACKET || more[0] & 1 == 0 {
+                packets::finish(&mut packet);
+            }
+            packets::frame(MACS[WAN], &packet)
+        }
+    }
+}
+
+/// For targets that want a frame of the protected side instead.
+pub(crate) fn protected_frame(packet: &[u8]) -> Vec<u8> {
+    packets::frame(MACS[LAN], packet)
+}
