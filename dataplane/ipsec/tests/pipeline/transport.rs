@@ -1,7 +1,6 @@
 //! Transport mode: whose packets it takes, where the header goes, what comes out, and the checksums
 //! of packets that came through NAT.
 
-use ipsec::limits::OVERHEAD;
 use ipsec::packet::{parse, protocol};
 use ipsec::sa::association::{Mode, Protocol, UdpEncapsulation};
 use ipsec::verdict::DropReason;
