@@ -4,10 +4,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use ipsec::packet::parse;
-use ipsec::sa::association::UdpEncapsulation;
+use ipsec::sa::association::{Mode, UdpEncapsulation};
 use ipsec::verdict::DropReason;
 use ipsec::wire::checksum::Sum;
 
+use crate::authentication_header as ah;
 use crate::gateway::{A, A6, B, B6, Gateway, In, crafted, pair, pair_of, suites, with_suite};
 use crate::packets::{Udp, between, v4, v6};
 
@@ -167,6 +168,42 @@ fn no_shorter_packet_is_opened() {
         assert_eq!(meet(&mut b, &sealed).0, In::Opened);
     }
     assert!(cuts > 60_000, "{cuts}");
+}
+
+/// AH covers the outer header too: of IPv6 only what routers change may differ.
+//= test T44
+//= test T48
+#[test]
+fn every_bit_under_ah_counts() {
+    let mut flips = 0_u32;
+    for six in [false, true] {
+        for mode in [Mode::Tunnel, Mode::Transport] {
+            for (suite, esn) in ah::suites().into_iter().zip([false, true].repeat(8)) {
+                let (mut a, mut b) = ah::gateways(six, mode, suite, esn);
+                let sealed = a.seal(&ah::sent(six, mode, 56).bytes());
+                for bit in 0..sealed.len() * 8 {
+                    let mut changed = sealed.clone();
+                    changed[bit / 8] ^= 0x80 >> (bit % 8);
+                    let (verdict, _) = meet(&mut b, &changed);
+                    flips += 1;
+                    if verdict == In::Opened {
+                        assert!(six && (bit / 8 < 4 || bit / 8 == 7), "bit {bit}");
+                        b = ah::gateways(six, mode, suite, esn).1;
+                        continue;
+                    }
+                    assert!(is_untouched(&b), "bit {bit}: {verdict:?}");
+                    let behind = bit / 8 >= if six { 40 } else { 20 };
+                    assert!(!behind || matches!(verdict, In::Drop(_)), "bit {bit}");
+                }
+                for length in 0..sealed.len() {
+                    let cut = meet(&mut b, &sealed[..length]).0;
+                    assert_eq!(cut, In::Drop(DropReason::Malformed));
+                }
+                assert_eq!(meet(&mut b, &sealed).0, In::Opened);
+            }
+        }
+    }
+    assert!(flips > 20_000, "{flips}");
 }
 
 /// The packet with lengths that fit what is left of it.
