@@ -9,7 +9,7 @@ use ipsec::wire::ah;
 use crate::gateway::{A, A6, B, B6, Gateway, In, Out, pair_of, with_suite};
 use crate::packets::{self, between};
 
-fn suites() -> Vec<Suite> {
+pub(crate) fn suites() -> Vec<Suite> {
     let all = Integrity::ALL.map(|integrity| Suite {
         encryption: Encryption::Null,
         integrity: Some(integrity),
@@ -31,7 +31,7 @@ fn ah(parameters: &mut SaParameters, mode: Mode, suite: Suite, esn: bool) {
     );
 }
 
-fn gateways(six: bool, mode: Mode, suite: Suite, esn: bool) -> (Gateway, Gateway) {
+pub(crate) fn gateways(six: bool, mode: Mode, suite: Suite, esn: bool) -> (Gateway, Gateway) {
     let (source, destination) = if six { (A6, B6) } else { (A, B) };
     pair_of(source, destination, |parameters| {
         ah(parameters, mode, suite, esn)
@@ -44,7 +44,7 @@ const SHA1: Suite = Suite {
 };
 
 /// What a host of the sending gateway's side sends: in transport mode from A to B.
-fn sent(six: bool, mode: Mode, length: usize) -> packets::Udp {
+pub(crate) fn sent(six: bool, mode: Mode, length: usize) -> packets::Udp {
     match (six, mode) {
         (false, Mode::Tunnel) => packets::v4(length),
         (true, Mode::Tunnel) => packets::v6(length),

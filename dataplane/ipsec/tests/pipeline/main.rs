@@ -21,3 +21,5 @@ mod departures;
 mod dummies;
 
 mod hostile;
+
+mod bad_input;
