@@ -65,6 +65,11 @@ fn host_to_host(direct: &[Suite], outer: Family) -> Result<()> {
         .stats()?;
         ensure!(sa_member(&stats, &sa.name, "packets")? > 20, "{}", sa.name);
     }
+    // The kernel cuts to the host port's MTU, and transport mode takes no fragment.
+    let big = format!("ping -n -q -c 2 -i 0.05 -W 1 -s 3000 {address}");
+    ensure!(lab.gate_a.run(&big).is_err());
+    let fragments = lab.left.stats()?["drops"]["fragment"].as_u64();
+    ensure!(fragments >= Some(2), "{}", lab.state());
     // The tunnel beside it goes on.
     lab.wait_connected(Family::V4)?;
     lab.check_accounting()
