@@ -2,7 +2,7 @@
 //! what was sealed opens, what was damaged does not, and no length panics.
 
 use ipsec::crypto::suite::{Encryption, Integrity, Protocol, Suite};
-use ipsec::crypto::{OpenJob, SealJob, Transform, open, seal};
+use ipsec::crypto::{Backend, OpenJob, SealJob, Transform, open, seal};
 use ipsec::secret::Secret;
 
 use crate::bytes::Bytes;
@@ -52,6 +52,8 @@ struct One {
 fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
     let suite = suites[usize::from(bytes.byte()) % suites.len()];
     let flags = bytes.byte();
+    let backends: Vec<Backend> = Backend::all().collect();
+    let backend = backends[usize::from(flags >> 4) % backends.len()];
     let length = usize::from(bytes.word()) % 9217;
     let damage = bytes.word();
     let shift = if flags & 2 == 0 {
@@ -76,7 +78,7 @@ fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
     };
     text.resize((length + 2).next_multiple_of(suite.alignment()), 4);
     One {
-        transform: Transform::new(suite, &keys[0], &keys[1]).unwrap(),
+        transform: Transform::with(backend, suite, &keys[0], &keys[1]).unwrap(),
         text,
         esn: flags & 1 == 1,
         sequence: number << 32 | u64::from(flags),

@@ -1,5 +1,5 @@
-//! What comes from the unprotected side: raw bytes, and texts of the fuzzer's choice that are sealed
-//! with the right keys, so that what lies behind the ICV is reached too.
+//! What comes from the unprotected side: raw bytes, and texts of the fuzzer's choice that are
+//! sealed with the right keys, so that what lies behind the ICV is reached too.
 
 use ipsec::time::{MILLISECOND, Time};
 

@@ -1,5 +1,6 @@
-//! What is fuzzed: one function a target, from any bytes to nothing, that panics when something does
-//! not hold. libFuzzer calls them with what it makes up, `cargo test` with the committed corpora.
+//! What is fuzzed: one function a target, from any bytes to nothing, that panics when something
+//! does not hold. libFuzzer calls them with what it makes up, `cargo test` with the committed
+//! corpora.
 //!
 //! Each target also has seeds: the packets and files that a fuzzer would take long to find.
 #![expect(

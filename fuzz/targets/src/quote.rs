@@ -1,5 +1,5 @@
-//! ICMP errors with a quote of the fuzzer's choice: from outside about our own ESP, from outside and
-//! from inside about protected traffic, through a tunnel, and none of these.
+//! ICMP errors with a quote of the fuzzer's choice: from outside about our own ESP, from outside
+//! and from inside about protected traffic, through a tunnel, and none of these.
 
 use ipsec::packet::{Version, address, parse};
 use ipsec::time::Time;
@@ -69,7 +69,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
         2 => {
             let packet = error_from_inside(six, &message);
-            gateway.from_host(&packets::frame(MACS[LAN], &packet), now);
+            gateway.host_sends(&packets::frame(MACS[LAN], &packet), now);
         }
         // Out of a tunnel.
         _ => {

@@ -73,7 +73,7 @@ fn packet(bytes: &[u8]) {
         Ok(packet),
         "what lies behind a packet counts for nothing"
     );
-    let _known = builtin(ip, &packet);
+    let _known = builtin(ip, &packet, |address| address == packet.destination);
     let _quoted = icmp_error::quoted_packet(ip, &packet);
     let _label = tunnel_header::flow_label(&packet, 1);
     errors(ip, &packet);

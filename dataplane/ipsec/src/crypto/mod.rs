@@ -128,7 +128,10 @@ impl Transform {
     }
 
     /// [`Self::new`], for one of the backends that this machine has.
-    fn with(
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(
         backend: Backend,
         suite: Suite,
         encryption_key: &Secret,
