@@ -190,7 +190,8 @@ impl Fixture {
         let mut config = config(suite, end);
         let parameters = std::mem::take(&mut config.sas);
         let starts = xipsec::state::unreserved(&parameters);
-        let sas = assembly::sas(parameters, &starts, Time(0)).expect("the bench's own keys");
+        let sas = assembly::sas(parameters, &config.policies, &starts, Time(0))
+            .expect("the bench's own keys");
         let own = config.ports.iter().flat_map(|port| &port.addresses);
         let local = own.map(|address| address.address);
         let tables: Tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard)

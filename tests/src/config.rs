@@ -72,11 +72,15 @@ impl Family {
     }
 }
 
-/// One ESP tunnel SA with its keys, as both the gateway and scapy need it.
+/// One SA with its keys, as both the gateway and scapy need it.
 #[derive(Clone, Debug)]
 pub struct Sa {
     /// Its name in the configuration.
     pub name: String,
+    /// `esp` or `ah`.
+    pub protocol: &'static str,
+    /// `tunnel` or `transport`.
+    pub mode: &'static str,
     /// Its SPI.
     pub spi: u32,
     /// Outer source address.
@@ -96,23 +100,34 @@ pub struct Sa {
 impl Sa {
     /// An SA from one side's gateway to the other's. Keys follow from the SPI: runs are repeatable.
     pub fn fixed(spi: u32, from: &Side, to: &Side, outer: Family, suite: Suite) -> Self {
-        let first = spi.to_be_bytes()[3].wrapping_mul(31);
-        let bytes = |from: u8, count| {
-            std::iter::successors(Some(from), |byte| Some(byte.wrapping_add(1)))
-                .take(count)
-                .collect()
+        let [.., low] = spi.to_be_bytes();
+        let bytes = |tag: u8, count| -> Vec<u8> {
+            let rest = (0_u8..=255).map(|at| at.wrapping_mul(7).wrapping_add(low ^ tag));
+            [tag, low].into_iter().chain(rest).take(count).collect()
         };
         Self {
             name: format!("{}-to-{}", from.name, to.name),
+            protocol: if suite.encryption.is_empty() {
+                "ah"
+            } else {
+                "esp"
+            },
+            mode: "tunnel",
             spi,
             source: from.wan[outer.index()].to_owned(),
             destination: to.wan[outer.index()].to_owned(),
             suite,
             esn: false,
             extra: Vec::new(),
-            encryption_key: bytes(first, suite.encryption_key_bytes),
-            integrity_key: bytes(first.wrapping_add(97), suite.integrity_key_bytes),
+            encryption_key: bytes(0x5e, suite.encryption_key_bytes),
+            integrity_key: bytes(0xa1, suite.integrity_key_bytes),
         }
+    }
+
+    /// The same in transport mode.
+    pub fn transport(mut self) -> Self {
+        self.mode = "transport";
+        self
     }
 
     /// The same with keys from the kernel's random source.
@@ -142,7 +157,10 @@ impl Sa {
             "source": self.source,
             "destination": self.destination,
             "cipher": self.suite.scapy_cipher,
-            "integrity": self.suite.scapy_integrity,
+            "protocol": self.protocol,
+            "mode": self.mode,
+            "encryption": self.suite.encryption,
+            "integrity": self.suite.integrity,
             "cipher_key": hex(&self.encryption_key),
             "integrity_key": hex(&self.integrity_key),
             "iv_bytes": self.suite.iv_bytes,
@@ -176,14 +194,16 @@ impl Config {
         let mut lines = vec![
             text("name", &sa.name),
             text("direction", direction),
-            text("protocol", "esp"),
-            text("mode", "tunnel"),
+            text("protocol", sa.protocol),
+            text("mode", sa.mode),
             format!("spi = {:#x}", sa.spi),
             text("source", &sa.source),
             text("destination", &sa.destination),
-            text("encryption", sa.suite.encryption),
             format!("esn = {}", sa.esn),
         ];
+        if !sa.suite.encryption.is_empty() {
+            lines.push(text("encryption", sa.suite.encryption));
+        }
         if !sa.encryption_key.is_empty() {
             lines.push(text("encryption_key", &hex(&sa.encryption_key)));
         }

@@ -27,6 +27,8 @@ pub mod cell;
 
 pub mod packets;
 
+pub mod fragments;
+
 pub mod peer;
 
 pub mod expect;

@@ -66,12 +66,26 @@ pub fn seal(sa: &Sa, first: u64, frames: &[Frame], directory: &Path) -> Result<V
 }
 
 /// Seals each packet as the object beside it says: its `number`, and what to get wrong on purpose
-/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `traffic_class`).
+/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `longer`, `traffic_class`).
 ///
 /// # Errors
 /// When the script fails.
 pub fn seal_crafted(
     sa: &Sa,
+    frames: &[Frame],
+    crafts: &[Value],
+    directory: &Path,
+) -> Result<Vec<Frame>> {
+    seal_through(std::slice::from_ref(sa), frames, crafts, directory)
+}
+
+/// As [`seal_crafted`], each packet through those of `sas` that its object names in `spis`,
+/// innermost first.
+///
+/// # Errors
+/// When the script fails.
+pub fn seal_through(
+    sas: &[Sa],
     frames: &[Frame],
     crafts: &[Value],
     directory: &Path,
@@ -85,7 +99,7 @@ pub fn seal_crafted(
         input.with_extension("craft"),
         Value::from(crafts).to_string(),
     )?;
-    script("esp_seal.py", std::slice::from_ref(sa), &input, &output)?;
+    script("esp_seal.py", sas, &input, &output)?;
     packets::read(&output)
 }
 

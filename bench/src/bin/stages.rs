@@ -113,6 +113,7 @@ struct Owned {
     policies: Vec<Count>,
     wanted: ArrayVec<SaSlot, BATCH>,
     ivs: ipsec::crypto::iv::RandomIvs,
+    between: Vec<u8>,
 }
 
 impl Owned {
@@ -125,6 +126,7 @@ impl Owned {
             policies: vec![Count::default(); fixture.snapshot.tables.policy_count()],
             wanted: ArrayVec::new(),
             ivs: ipsec::crypto::iv::RandomIvs::seeded(&[1; 32], 0),
+            between: vec![0; outbound::BUNDLE_ROOM],
         }
     }
 
@@ -138,6 +140,7 @@ impl Owned {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
+            bundle: &mut self.between,
             worker: 0,
             now: Time(1),
         }
@@ -151,6 +154,7 @@ impl Owned {
             memory: &mut self.memory,
             policies: &mut self.policies,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now: Time(1),
         }
     }

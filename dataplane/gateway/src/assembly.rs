@@ -9,7 +9,7 @@ use ipsec::crypto::KeyError;
 use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
-use ipsec::sa::association::SaParameters;
+use ipsec::sa::association::{SaParameters, share_homes};
 use ipsec::sa::database::Sad;
 use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
@@ -36,12 +36,14 @@ pub enum AssemblyError {
     Tables(String),
 }
 
-/// Builds the SAs, in file order: an SA's slot is its place in the file.
+/// Builds the SAs, in file order: an SA's slot is its place in the file. Of `policies` the bundles
+/// count, whose SAs share a home.
 ///
 /// # Errors
 /// [`AssemblyError`].
 pub fn sas(
     parameters: Vec<SaParameters>,
+    policies: &[PolicyParameters],
     reservations: &[Reservation],
     now: Time,
 ) -> Result<Vec<Arc<Sa>>, AssemblyError> {
@@ -65,9 +67,11 @@ pub fn sas(
         if let Ok(mut parked) = sa.parked.lock() {
             *parked = Some(Box::new(state));
         }
-        sas.push(Arc::new(sa));
+        sas.push(sa);
     }
-    Ok(sas)
+    let bundles = policies.iter().flat_map(|policy| &policy.bundles);
+    share_homes(&mut sas, bundles.map(Vec::as_slice));
+    Ok(sas.into_iter().map(Arc::new).collect())
 }
 
 fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, AssemblyError> {

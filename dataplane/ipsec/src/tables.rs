@@ -124,6 +124,8 @@ pub struct Tables {
     clamps: bool,
     /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
     outbound_spis: Set<(u32, Protocol)>,
+    /// Some inbound policy wants more than one SA.
+    bundles: bool,
 }
 
 impl Tables {
@@ -158,13 +160,16 @@ impl Tables {
             peers: Set::default(),
             clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             outbound_spis: Set::default(),
+            bundles: false,
         };
         tables.survey();
         Ok(tables)
     }
 
-    /// Gathers what the SAs say about addresses and ports.
+    /// Gathers what the SAs say about addresses and ports, and the policies about bundles.
     fn survey(&mut self) {
+        let mut bundles = self.inbound.policies().iter().flat_map(|it| &it.bundles);
+        self.bundles = bundles.any(|bundle| bundle.len() > 1);
         for sa in self.sad.iter() {
             let parameters = &sa.parameters;
             if parameters.direction == Direction::Out {
@@ -181,6 +186,12 @@ impl Tables {
                     .insert((endpoint(parameters.source), destination));
             }
         }
+    }
+
+    /// True when packets may come through more than one SA.
+    #[must_use]
+    pub const fn has_bundles(&self) -> bool {
+        self.bundles
     }
 
     /// True when the machine has that address.
@@ -305,18 +316,35 @@ impl Tables {
         Some(Clamp { limit, outbound })
     }
 
-    /// The policy's SA for what leaves: the newest, or the worker's own of several (RFC 9611).
+    /// The policy's SAs for what leaves: the newest, or the worker's own of several (RFC 9611).
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a bundle, [`DropReason::SaExpired`] for an SA that is gone.
+    /// [`DropReason::Unsupported`] for a deeper bundle than any configuration has,
+    /// [`DropReason::SaExpired`] for an SA that is gone.
     //= T55 T70 (RFC 4301 section 4.1)
-    pub fn outbound_sa(&self, policy: &Policy, worker: u16) -> Result<&Sa, DropReason> {
-        let Some(&[slot]) = policy.bundles.last().map(Vec::as_slice) else {
-            return Err(DropReason::Unsupported);
+    pub fn outbound_sas(&self, policy: &Policy, worker: u16) -> Result<Sas<'_>, DropReason> {
+        let sa = |slot| {
+            let found = self.sad.by_slot(slot).map(|sa| &**sa);
+            found.ok_or(DropReason::SaExpired)
         };
-        let newest = self.sad.by_slot(slot).ok_or(DropReason::SaExpired)?;
+        match policy.bundles.last().map(Vec::as_slice) {
+            Some(&[slot]) => Ok(Sas {
+                inner: None,
+                outer: self.worker_sa(policy, sa(slot)?, worker),
+            }),
+            //= T50 T113 (RFC 4302 section 3.1.1, RFC 4301 section 4.3)
+            Some(&[inner, outer]) => Ok(Sas {
+                inner: Some(sa(inner)?),
+                outer: sa(outer)?,
+            }),
+            _ => Err(DropReason::Unsupported),
+        }
+    }
+
+    /// The worker's own of several SAs that stand beside `newest`, if they are such.
+    fn worker_sa<'a>(&'a self, policy: &Policy, newest: &'a Sa, worker: u16) -> &'a Sa {
         if !newest.parameters.per_worker {
-            return Ok(newest);
+            return newest;
         }
         let shared = || {
             let single = policy.bundles.iter().filter_map(|bundle| match bundle[..] {
@@ -327,8 +355,17 @@ impl Tables {
         };
         let count = shared().count().max(1);
         let chosen = shared().nth(usize::from(worker) % count);
-        Ok(chosen.unwrap_or(newest))
+        chosen.map_or(newest, |sa| sa)
     }
+}
+
+/// The SAs that a packet goes through.
+#[derive(Clone, Copy)]
+pub struct Sas<'a> {
+    /// The first of a bundle of two, whose header lies deeper.
+    pub inner: Option<&'a Sa>,
+    /// The last or only one.
+    pub outer: &'a Sa,
 }
 
 fn endpoint(address: IpAddr) -> Endpoint {

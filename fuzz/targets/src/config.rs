@@ -81,7 +81,7 @@ fn message(text: &str, bytes: &[u8]) {
 fn assembled(config: &mut xipsec::config::Config) {
     let parameters = std::mem::take(&mut config.sas);
     let starts = xipsec::state::unreserved(&parameters);
-    let sas = assembly::sas(parameters, &starts, Time(0)).unwrap();
+    let sas = assembly::sas(parameters, &config.policies, &starts, Time(0)).unwrap();
     let own = config.ports.iter().flat_map(|port| &port.addresses);
     let local = own.map(|address| address.address);
     assembly::tables(&sas, &config.policies, local, Unmatched::Discard).unwrap();

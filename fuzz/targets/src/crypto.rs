@@ -20,7 +20,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         .map(|suite| {
             let long = [suite, 1, 5, 220, 0, 9, 1, 2, 3];
             let short = [(suite + 7) % count, 0, 0, 40, 0, 1, 9, 9, 9];
-            [long, short, long].concat()
+            [&[suite][..], &long, &short, &long].concat()
         })
         .collect()
 }
@@ -49,11 +49,9 @@ struct One {
     shift: i8,
 }
 
-fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
+fn one(bytes: &mut Bytes<'_>, suites: &[Suite], backend: Backend, number: u64) -> One {
     let suite = suites[usize::from(bytes.byte()) % suites.len()];
     let flags = bytes.byte();
-    let backends: Vec<Backend> = Backend::all().collect();
-    let backend = backends[usize::from(flags >> 4) % backends.len()];
     let length = usize::from(bytes.word()) % 9217;
     let damage = bytes.word();
     let shift = if flags & 2 == 0 {
@@ -89,9 +87,11 @@ fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
 
 pub(crate) fn run(bytes: &[u8]) {
     let (mut bytes, suites) = (Bytes::new(bytes), suites());
+    let backends: Vec<Backend> = Backend::all().collect();
+    let backend = backends[usize::from(bytes.byte()) % backends.len()];
     let mut burst = Vec::new();
     while !bytes.is_empty() && burst.len() < BURST {
-        burst.push(one(&mut bytes, &suites, burst.len() as u64));
+        burst.push(one(&mut bytes, &suites, backend, burst.len() as u64));
     }
     let packets = sealed(&burst);
     for (undamaged, packets) in [(true, packets.clone()), (false, damaged(&burst, packets))] {

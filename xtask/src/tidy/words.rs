@@ -79,6 +79,7 @@ fn names(source: &Source, findings: &mut Vec<Finding>) {
 fn crashes_and_prints(source: &Source, findings: &mut Vec<Finding>) {
     let path = source.path.to_string_lossy();
     let is_program = path.ends_with("src/main.rs") || path.contains("/src/bin/");
+    // A fuzz target is a test whose cases a fuzzer writes.
     let is_test =
         path.contains("/tests/") || path.contains("/benches/") || path.starts_with("fuzz/");
     let unwraps = is_program || is_test || source.text.contains("expect(clippy::unwrap_used");

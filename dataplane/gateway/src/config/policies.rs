@@ -394,8 +394,6 @@ fn read_bundle<'d>(
     if elements.len() > BUNDLE_DEPTH {
         let why = format!("a bundle of {} SAs", elements.len());
         entry.refuse(found, why, &format!("at most {BUNDLE_DEPTH}"));
-    } else if elements.len() > 1 {
-        found.not_built(entry.line, &entry.key, "one SA");
     }
     let mut names = Vec::new();
     for element in elements {

@@ -146,22 +146,12 @@ fn read_identity<'d>(found: &mut Findings<'d>, table: &mut Table<'d>) -> Identit
     let direction = direction.and_then(|entry| entry.choice(found, &DIRECTIONS));
     let protocol = table
         .require(found, "protocol", "esp | ah")
-        .and_then(|entry| {
-            let protocol = entry.choice(found, &[("esp", Protocol::Esp), ("ah", Protocol::Ah)]);
-            if protocol == Some(Protocol::Ah) {
-                found.not_built(entry.line, &entry.key, "esp");
-            }
-            protocol
-        });
+        .and_then(|entry| entry.choice(found, &[("esp", Protocol::Esp), ("ah", Protocol::Ah)]));
     let mode = table
         .require(found, "mode", "tunnel | transport")
         .and_then(|entry| {
             let choices = [("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
-            let mode = entry.choice(found, &choices);
-            if mode == Some(Mode::Transport) {
-                found.not_built(entry.line, &entry.key, "tunnel");
-            }
-            mode
+            entry.choice(found, &choices)
         });
     let accepted = "a number from 256 to 4294967295";
     let spi = table.require(found, "spi", accepted).and_then(|entry| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Version;
 use ipsec::sa::Sa;
-use ipsec::sa::association::Direction;
+use ipsec::sa::association::{Direction, Mode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -341,7 +341,7 @@ impl<'c> Follower<'c> {
         let snapshot = self.shared.snapshot.load_full();
         if let Some(host) = host {
             // A too large MTU costs an ICMP error, a refused one nothing else.
-            host.set_mtu(publish::host_mtu(&snapshot, &self.sas))
+            host.set_mtu(publish::host_mtu(&snapshot))
                 .unwrap_or_default();
         }
     }
@@ -363,7 +363,9 @@ impl<'c> Follower<'c> {
                 source,
             })
             .collect();
-        let peers: Vec<IpAddr> = self.sas.iter().map(|sa| peer(sa)).collect();
+        // In transport mode what goes to the peer itself is what policy protects.
+        let tunnels = |sa: &&Arc<Sa>| sa.parameters.mode == Mode::Tunnel;
+        let peers: Vec<IpAddr> = self.sas.iter().filter(tunnels).map(|sa| peer(sa)).collect();
         routes.apply(host.index(), &wanted, &peers).await
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipsec::policy::{Action, PolicyParameters};
-use ipsec::sa::Sa;
 use ipsec::sa::association::Direction;
+use ipsec::sa::{Sa, SaSlot};
 use ipsec::tables::Unmatched;
 
 use crate::assembly::{self, AssemblyError};
@@ -178,12 +178,16 @@ pub fn ordered(policies: &[PolicyParameters]) -> Vec<&PolicyParameters> {
     ordered
 }
 
-/// The smallest inner packet that fits every outbound SA's way, bytes: the host port's MTU.
+/// The smallest inner packet that fits every outbound policy's way, bytes: the host port's MTU.
 #[must_use]
-pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
+pub fn host_mtu(snapshot: &Snapshot) -> usize {
     const LONGEST: u16 = 1500;
-    let fits = |sa: &Arc<Sa>| {
-        let destination = sa.parameters.destination;
+    let tables = &snapshot.tables;
+    let fits = |bundle: &Vec<SaSlot>| {
+        let sas = bundle.iter().filter_map(|slot| tables.sad.by_slot(*slot));
+        let sas: Vec<&Sa> = sas.map(|sa| &**sa).collect();
+        let outer = sas.last()?;
+        let destination = outer.parameters.destination;
         let version = if destination.is_ipv4() {
             ipsec::packet::Version::V4
         } else {
@@ -198,13 +202,11 @@ pub fn host_mtu(snapshot: &Snapshot, sas: &[Arc<Sa>]) -> usize {
             port.min(hop.mtu)
         };
         //= T126 (RFC 4301 section 8.2.1)
-        let mtu = mtu.min(sa.published.path_mtu.bytes());
-        Some(ipsec::outbound::largest_inner(sa, mtu))
+        let mtu = mtu.min(outer.published.path_mtu.bytes());
+        Some(ipsec::outbound::largest_inner(&sas, mtu))
     };
-    let outbound = sas
-        .iter()
-        .filter(|sa| sa.parameters.direction == Direction::Out);
-    let smallest = outbound.filter_map(fits).min().unwrap_or(LONGEST);
+    let bundles = tables.outbound.policies().iter().flat_map(|it| &it.bundles);
+    let smallest = bundles.filter_map(fits).min().unwrap_or(LONGEST);
     usize::from(smallest.max(1280))
 }
 

@@ -54,7 +54,8 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let cores = start::choose_cores(&config, &facts)?;
     let parameters = std::mem::take(&mut config.sas);
     let (mut numbers, starts) = Numbers::open(&config, &parameters)?;
-    let sas = assembly::sas(parameters, &starts, ipsec::time::Time(0)).map_err(Refusal::of)?;
+    let birth = ipsec::time::Time(0);
+    let sas = assembly::sas(parameters, &config.policies, &starts, birth).map_err(Refusal::of)?;
     let kernel = Kernel::connect().map_err(Refusal::of)?;
     let host_port = config.dataplane.host_port.clone().unwrap_or_default();
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();

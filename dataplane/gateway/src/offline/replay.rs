@@ -258,7 +258,7 @@ impl Pipeline {
     fn new(mut config: Config, frames: usize, frame_size: usize) -> Result<Self, ReplayError> {
         let parameters = std::mem::take(&mut config.sas);
         let starts = state::unreserved(&parameters);
-        let sas = assembly::sas(parameters, &starts, Time(0))?;
+        let sas = assembly::sas(parameters, &config.policies, &starts, Time(0))?;
         let local = config
             .ports
             .iter()

@@ -453,9 +453,12 @@ fn largest(
 ) -> Option<u16> {
     match outbound {
         Some(policy) if policy.action == Action::Protect => {
-            let sa = snapshot.tables.outbound_sa(policy, worker).ok()?;
-            let path = outer_path(snapshot, sa, packet)?;
-            Some(largest_inner(sa, path.mtu))
+            let sas = snapshot.tables.outbound_sas(policy, worker).ok()?;
+            let path = outer_path(snapshot, sas.outer, packet)?;
+            Some(match sas.inner {
+                Some(inner) => largest_inner(&[inner, sas.outer], path.mtu),
+                None => largest_inner(&[sas.outer], path.mtu),
+            })
         }
         _ => {
             let remote = match direction {

@@ -28,6 +28,8 @@ pub(super) struct Fate {
     pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
     policy: Option<PolicyIndex>,
+    /// The first SA of a bundle.
+    inner_sa: Option<SaSlot>,
     /// Of the sealed packet.
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
@@ -119,6 +121,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
                 policy: item.policy,
+                inner_sa: item.inner_sa.map(|sa| sa.slot),
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
@@ -318,10 +321,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let sa = whole.sa.and_then(|slot| snapshot.tables.sad.by_slot(slot));
+        let sa = |slot: Option<SaSlot>| snapshot.tables.sad.by_slot(slot?).map(|sa| &**sa);
         let mut items = items(pieces);
         for item in &mut items {
-            item.sa = sa.map(|sa| &**sa);
+            item.inner_sa = sa(whole.inner_sa);
+            item.sa = sa(whole.sa);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
@@ -362,9 +366,9 @@ fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
 
 /// The longest that the sealed packet may be, bytes.
 fn room_of(item: &Item<'_>) -> usize {
-    let padded = item
-        .sa
-        .map_or(0, |sa| usize::from(sa.parameters.tfc_pad_to));
+    let both = [item.inner_sa, item.sa];
+    let padded = both.iter().flatten().map(|sa| sa.parameters.tfc_pad_to);
+    let padded = usize::from(padded.max().unwrap_or(0));
     let longest = item.source.len().max(padded) + OVERHEAD;
     if item.fragment_outer {
         longest

@@ -125,6 +125,8 @@ pub struct Worker<P: Port, H: Host> {
     flow_label_seed: u64,
     /// Room for one packet of the machine.
     host_frame: Box<[u8]>,
+    /// Room for a packet between two SAs of a bundle.
+    between: Box<[u8]>,
     /// SAs that asked for more numbers during a batch.
     wanted: ArrayVec<SaSlot, BATCH>,
     /// Identification of the last IPv6 packet that we fragmented.
@@ -184,6 +186,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,
             host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
+            between: vec![0; outbound::BUNDLE_ROOM].into_boxed_slice(),
             wanted: ArrayVec::new(),
             identification: u32::from(settings.number) << 24,
             counts: vec![Count::default(); settings.policies.len()],
@@ -206,6 +209,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: self.flow_label_seed,
+            bundle: &mut self.between,
             worker: self.number,
             now,
         }
@@ -223,6 +227,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             memory: &mut self.memory,
             policies: &mut self.counts,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now,
         }
     }

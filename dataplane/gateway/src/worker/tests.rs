@@ -103,7 +103,7 @@ fn generation(text: &str) -> (Snapshot, Vec<Arc<Sa>>) {
     let mut config = config::parse(Path::new("test.toml"), text, Purpose::Replay).unwrap();
     let parameters = std::mem::take(&mut config.sas);
     let starts = crate::state::unreserved(&parameters);
-    let sas = assembly::sas(parameters, &starts, Time(0)).unwrap();
+    let sas = assembly::sas(parameters, &config.policies, &starts, Time(0)).unwrap();
     let own = config.ports.iter().flat_map(|port| &port.addresses);
     let local = own.map(|own| own.address);
     let tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard).unwrap();

@@ -6,6 +6,8 @@ use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
 
+use super::mac::Pieces;
+
 /// Bytes of a block, which is also the MAC's length.
 const BLOCK: usize = 16;
 
@@ -47,31 +49,62 @@ impl CbcMac<Aes128> {
 impl<C: BlockCipherEncrypt<BlockSize = U16>> CbcMac<C> {
     /// The whole MAC over `packet` and behind it `high`.
     pub(super) fn mac(&self, packet: &[u8], high: &[u8]) -> [u8; BLOCK] {
-        let mut chain = [0; BLOCK];
-        // Bytes that wait for their block: at least one, so that the last block is never chained
-        // without its mask.
-        let mut rest = [0; BLOCK];
-        let mut waiting = 0;
-        for part in [packet, high] {
-            let mut part = part;
-            while !part.is_empty() {
-                if waiting == BLOCK {
-                    chain = encrypt(&self.cipher, xor(chain, rest));
-                    waiting = 0;
-                }
-                let (taken, behind) = part.split_at(part.len().min(BLOCK - waiting));
-                rest[waiting..waiting + taken.len()].copy_from_slice(taken);
-                waiting += taken.len();
-                part = behind;
-            }
-        }
+        self.over(&mut |feed| {
+            feed(packet);
+            feed(high);
+        })
+    }
+
+    /// The whole MAC over the pieces that `pieces` gives.
+    pub(super) fn over(&self, pieces: &mut Pieces<'_>) -> [u8; BLOCK] {
+        let mut chain = Chain {
+            sum: [0; BLOCK],
+            rest: [0; BLOCK],
+            waiting: 0,
+        };
+        pieces(&mut |piece| chain.add(&self.cipher, piece));
+        self.finish(chain)
+    }
+
+    fn finish(&self, mut chain: Chain) -> [u8; BLOCK] {
         let mut mask = self.whole;
-        if let Some(padding) = rest.get_mut(waiting..).filter(|it| !it.is_empty()) {
+        if let Some(padding) = chain
+            .rest
+            .get_mut(chain.waiting..)
+            .filter(|it| !it.is_empty())
+        {
             padding.fill(0);
             padding[0] = 0x80;
             mask = self.padded;
         }
-        encrypt(&self.cipher, xor(xor(chain, rest), mask))
+        encrypt(&self.cipher, xor(xor(chain.sum, chain.rest), mask))
+    }
+}
+
+/// A MAC in the making.
+struct Chain {
+    sum: [u8; BLOCK],
+    /// Bytes that wait for their block: at least one once there were any, so that the last block
+    /// is never chained without its mask.
+    rest: [u8; BLOCK],
+    waiting: usize,
+}
+
+impl Chain {
+    fn add<C>(&mut self, cipher: &C, mut part: &[u8])
+    where
+        C: BlockCipherEncrypt<BlockSize = U16>,
+    {
+        while !part.is_empty() {
+            if self.waiting == BLOCK {
+                self.sum = encrypt(cipher, xor(self.sum, self.rest));
+                self.waiting = 0;
+            }
+            let (taken, behind) = part.split_at(part.len().min(BLOCK - self.waiting));
+            self.rest[self.waiting..self.waiting + taken.len()].copy_from_slice(taken);
+            self.waiting += taken.len();
+            part = behind;
+        }
     }
 }
 

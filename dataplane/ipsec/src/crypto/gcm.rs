@@ -8,6 +8,7 @@ use ghash::universal_hash::UniversalHash;
 use subtle::ConstantTimeEq;
 
 use super::cipher::key_stream;
+use super::mac::Pieces;
 use super::parts::{AssociatedData, Layout, nonce, open_parts, seal_parts};
 use super::suite::{Encryption, SALT_LENGTH, SuiteError};
 use super::{KeyError, Keys, OpenJob, SealJob};
@@ -116,16 +117,73 @@ impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Key<C> {
             hash_gmac(&mut hash, data, iv, text)?;
             (data.len() + iv.len() + text.len(), 0)
         };
-        let mut lengths = [0; 16];
-        lengths[..8].copy_from_slice(&(data_length as u64 * 8).to_be_bytes());
-        lengths[8..].copy_from_slice(&(text_length as u64 * 8).to_be_bytes());
+        self.finish(hash, nonce, (data_length, text_length))
+    }
+}
+
+impl Gcm {
+    /// The GMAC over the pieces that `pieces` gives, under the IV of AH. `None` for an IV of
+    /// another length than 8 bytes.
+    //= T151 (RFC 4543 section 4)
+    pub(super) fn over(&self, iv: &[u8], pieces: &mut Pieces<'_>) -> Option<[u8; 16]> {
+        match self {
+            Self::Aes128(key) => key.over(iv, pieces),
+            Self::Aes192(key) => key.over(iv, pieces),
+            Self::Aes256(key) => key.over(iv, pieces),
+        }
+    }
+}
+
+impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Key<C> {
+    fn over(&self, iv: &[u8], pieces: &mut Pieces<'_>) -> Option<[u8; 16]> {
+        let nonce = nonce(self.salt, iv)?;
+        let mut hash = self.hash.clone();
+        // Bytes that wait for their block.
+        let mut rest = [0; BLOCK];
+        let mut waiting = 0;
+        let mut length = 0;
+        pieces(&mut |mut piece| {
+            length += piece.len();
+            if waiting > 0 {
+                let (taken, behind) = piece.split_at(piece.len().min(BLOCK - waiting));
+                rest[waiting..waiting + taken.len()].copy_from_slice(taken);
+                waiting += taken.len();
+                piece = behind;
+                if waiting < BLOCK {
+                    return;
+                }
+                hash.update_padded(&rest);
+                waiting = 0;
+            }
+            let (blocks, behind) = piece.split_at(piece.len() - piece.len() % BLOCK);
+            hash.update_padded(blocks);
+            rest[..behind.len()].copy_from_slice(behind);
+            waiting = behind.len();
+        });
+        hash.update_padded(&rest[..waiting]);
+        self.finish(hash, nonce, (length, 0))
+    }
+
+    /// The tag, once all is hashed but the lengths, which are in bytes.
+    fn finish(
+        &self,
+        mut hash: GHash,
+        nonce: [u8; 12],
+        (data, text): (usize, usize),
+    ) -> Option<[u8; 16]> {
+        let mut lengths = [0; BLOCK];
+        lengths[..8].copy_from_slice(&(data as u64 * 8).to_be_bytes());
+        lengths[8..].copy_from_slice(&(text as u64 * 8).to_be_bytes());
         hash.update(&[lengths.into()]);
-        let mut tag: [u8; 16] = hash.finalize().into();
+        let mut tag: [u8; BLOCK] = hash.finalize().into();
         let mut stream = key_stream(&self.cipher, nonce, 1);
         stream.try_apply_keystream(&mut tag).ok()?;
         Some(tag)
     }
 }
+
+/// Bytes of a block, which is also the tag's length.
+const BLOCK: usize = 16;
 
 /// Hashes all of the ESP packet in front of the ICV as associated data, the IV with it: as Figure 4
 /// of RFC 4543 draws it and as its peers compute it, although its section 7 says otherwise.

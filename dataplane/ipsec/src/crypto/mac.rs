@@ -11,6 +11,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use super::KeyError;
 use super::cbc_mac::CbcMac;
 use super::suite::{Integrity, SuiteError};
+use crate::ip::mutable::Feed;
 use crate::limits::ICV_LENGTH;
 use crate::secret::Sealed;
 
@@ -62,27 +63,57 @@ fn sealed<M: KeyInit>(key: &[u8]) -> Option<Sealed<M>> {
 pub(super) trait Authenticate {
     /// The MAC's first bytes over `packet` and behind it `high`, as many as any ICV takes.
     fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH];
+
+    /// The same over the pieces that `pieces` gives.
+    fn over(&self, pieces: &mut Pieces<'_>) -> [u8; ICV_LENGTH];
 }
+
+/// Gives the bytes to authenticate, piece by piece, to what it is called with.
+pub(super) type Pieces<'p> = dyn FnMut(&mut Feed<'_>) + 'p;
 
 impl<M: hmac::Mac + Clone> Authenticate for M {
     fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH] {
         let mut state = self.clone();
         state.update(packet);
         state.update(high);
-        let full = state.finalize().into_bytes();
-        let mut tag = [0; ICV_LENGTH];
-        for (byte, full) in tag.iter_mut().zip(full) {
-            *byte = full;
-        }
-        tag
+        first_bytes(&state.finalize().into_bytes())
+    }
+
+    fn over(&self, pieces: &mut Pieces<'_>) -> [u8; ICV_LENGTH] {
+        let mut state = self.clone();
+        pieces(&mut |piece| state.update(piece));
+        first_bytes(&state.finalize().into_bytes())
     }
 }
 
 impl<C: BlockCipherEncrypt<BlockSize = U16>> Authenticate for CbcMac<C> {
     fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH] {
-        let full = self.mac(packet, high);
-        let mut tag = [0; ICV_LENGTH];
-        tag[..full.len()].copy_from_slice(&full);
-        tag
+        first_bytes(&self.mac(packet, high))
+    }
+
+    fn over(&self, pieces: &mut Pieces<'_>) -> [u8; ICV_LENGTH] {
+        first_bytes(&self.over(pieces))
+    }
+}
+
+fn first_bytes(full: &[u8]) -> [u8; ICV_LENGTH] {
+    let mut tag = [0; ICV_LENGTH];
+    for (byte, full) in tag.iter_mut().zip(full) {
+        *byte = *full;
+    }
+    tag
+}
+
+impl Mac {
+    /// The MAC's first bytes over the pieces that `pieces` gives.
+    pub(super) fn over(&self, pieces: &mut Pieces<'_>) -> [u8; ICV_LENGTH] {
+        match self {
+            Self::Md5(mac) => Authenticate::over(&**mac, pieces),
+            Self::Sha1(mac) => Authenticate::over(&**mac, pieces),
+            Self::Sha256(mac) => Authenticate::over(&**mac, pieces),
+            Self::Sha384(mac) => Authenticate::over(&**mac, pieces),
+            Self::Sha512(mac) => Authenticate::over(&**mac, pieces),
+            Self::Aes(mac) => Authenticate::over(&**mac, pieces),
+        }
     }
 }

@@ -3,9 +3,9 @@
 //! A job reads one buffer and writes another (`source → destination`), so that a kernel of our own
 //! can fuse copy and cipher, and a library's in-place call costs one copy.
 //!
-//! The module knows ESP's layout from the first byte of the ESP header to the last of the ICV
-//! and nothing of what stands in front of it. Lengths that do not fit are refused, never trusted:
-//! no content of a job can make it panic.
+//! Of ESP the module knows the layout from the first byte of the ESP header to the last of the ICV
+//! and nothing of what stands in front of it; [`ah`] covers whole packets. Lengths that do not fit
+//! are refused, never trusted: no content of a job can make it panic.
 
 pub mod suite;
 
@@ -28,12 +28,14 @@ mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;
 
+pub mod ah;
+
 use crate::secret::Secret;
 use aead::RingAead;
 use gcm::Gcm;
 use parts::Layout;
 use separate::Separate;
-use suite::{Encryption, Protocol, Suite, SuiteError};
+use suite::{Encryption, Integrity, Protocol, Suite, SuiteError};
 
 /// Expanded keys of one SA, ready for [`seal`] and [`open`]. Wiped on drop.
 pub struct Transform {
@@ -83,8 +85,8 @@ enum Keys {
     /// AES-GCM where the CPU has what our own kernels take.
     #[cfg(target_arch = "x86_64")]
     Own(multibuffer::AesGcm),
-    /// An AH suite, which [`seal`] and [`open`] refuse.
-    None,
+    /// AES-GMAC in AH: [`ah`] alone takes it, [`seal`] and [`open`] refuse.
+    Gmac(Gcm),
 }
 
 /// A key that the suite cannot take. Never shows the key.
@@ -127,7 +129,8 @@ impl Transform {
         Self::with(Backend::chosen(), suite, encryption_key, integrity_key)
     }
 
-    /// [`Self::new`], for one of the backends that this machine has.
+    /// [`Self::new`], for one of the backends that this machine has. Jobs of one burst must have
+    /// one backend: [`seal`] zeroes, and [`open`] refuses, what differs from its neighbour.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -143,7 +146,7 @@ impl Transform {
         }
         check_lengths(suite, encryption_key, integrity_key)?;
         let keys = match suite.encryption {
-            _ if esp.is_err() => Keys::None,
+            _ if esp.is_err() => Keys::Gmac(gmac(suite, integrity_key)?),
             #[cfg(target_arch = "x86_64")]
             Encryption::AesGcm { .. } if backend.0.is_some() => {
                 let (form, key) = (backend.0, encryption_key.expose());
@@ -164,7 +167,7 @@ impl Transform {
             | Encryption::AesCtr { .. }
             | Encryption::TripleDes => match Separate::new(suite, encryption_key, integrity_key)? {
                 Some(keys) => Keys::Separate(keys),
-                None => Keys::None,
+                None => return Err(SuiteError::IntegrityMissing.into()),
             },
         };
         Ok(Self {
@@ -181,6 +184,15 @@ impl Transform {
     }
 }
 
+/// The key of AES-GMAC in AH, the one suite of AH that ESP does not have.
+//= T151 (RFC 4543 section 4)
+fn gmac(suite: Suite, key: &Secret) -> Result<Gcm, KeyError> {
+    match suite.integrity {
+        Some(Integrity::AesGmac { bits }) => Gcm::new(Encryption::AesGmac { bits }, key.expose()),
+        _ => Err(SuiteError::IntegrityMissing.into()),
+    }
+}
+
 //= T19 T20 T154 (RFC 2403 section 3, RFC 2404 section 3, RFC 4868 section 2.1.1, RFC 3566)
 fn check_lengths(suite: Suite, encryption: &Secret, integrity: &Secret) -> Result<(), KeyError> {
     let wanted = suite.encryption.key_length();
@@ -188,7 +200,7 @@ fn check_lengths(suite: Suite, encryption: &Secret, integrity: &Secret) -> Resul
         let given = encryption.len();
         return Err(KeyError::EncryptionLength { given, wanted });
     }
-    let wanted = suite.integrity.map_or(0, suite::Integrity::key_length);
+    let wanted = suite.integrity.map_or(0, Integrity::key_length);
     if integrity.len() != wanted {
         let given = integrity.len();
         return Err(KeyError::IntegrityLength { given, wanted });
@@ -244,7 +256,7 @@ pub fn seal(jobs: &mut [SealJob<'_>]) {
             Some(Keys::Gcm(_)) => gcm::seal(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::seal(group),
-            Some(Keys::None) => group.iter_mut().for_each(|job| job.destination.fill(0)),
+            Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.destination.fill(0)),
             None => {}
         }
     }
@@ -259,7 +271,7 @@ pub fn open(jobs: &mut [OpenJob<'_>]) {
             Some(Keys::Gcm(_)) => gcm::open(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::open(group),
-            Some(Keys::None) => group.iter_mut().for_each(|job| job.authentic = false),
+            Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.authentic = false),
             None => {}
         }
     }

@@ -30,6 +30,11 @@ impl Separate {
         }))
     }
 
+    /// The MAC alone, as AH uses it.
+    pub(super) const fn mac(&self) -> &Mac {
+        &self.mac
+    }
+
     fn of(keys: &Keys) -> Option<&Self> {
         match keys {
             Keys::Separate(keys) => Some(keys),

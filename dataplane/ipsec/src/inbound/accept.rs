@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::inbound::{Context, Item, Verdict};
 use crate::packet::protocol;
 use crate::sa::Sa;
+use crate::sa::association::{Mode, Protocol};
 use crate::sa::state::SaState;
+use crate::shape::ESP_TRAILER;
 use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::ipv6;
@@ -23,9 +25,7 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         let reserved_end = sa.published.reserved_end.load(Relaxed);
         match decide(sa, state, item.sequence, reserved_end, context.now) {
             Ok(()) => {
-                let text = item.destination.as_deref();
-                let text = text.and_then(|text| text.get(..usize::from(item.plaintext)));
-                state.count(carried(text.unwrap_or(&[])));
+                state.count(carried(item, sa));
             }
             Err(DropReason::NoReservation) => item.verdict = Verdict::Held(reserved_end),
             Err(reason) => item.verdict = Verdict::Drop(reason),
@@ -50,13 +50,32 @@ fn decide(
     state.accept(sequence, reserved_end).map(|_| ())
 }
 
-/// Length of the IP packet in decrypted text, as its header states it; 0 for what is none.
-fn carried(text: &[u8]) -> u64 {
-    let stated = match (text.last(), text) {
-        (Some(&protocol::IPV4), [_, _, high, low, ..]) => {
-            usize::from(u16::from_be_bytes([*high, *low]))
+/// Length of the plaintext packet: in tunnel mode as its own header states it, 0 for what is none.
+fn carried(item: &Item<'_>, sa: &Sa) -> u64 {
+    let front = usize::from(item.front);
+    let text = item.destination.as_deref().and_then(|it| it.get(front..));
+    let text = text.and_then(|text| text.get(..item.plaintext.into()));
+    let text = text.unwrap_or(&[]);
+    let (next_header, content) = match (sa.parameters.protocol, text) {
+        (Protocol::Ah, _) => (item.next_header, text.len()),
+        (Protocol::Esp, [.., padding, next_header]) => {
+            let around = ESP_TRAILER + usize::from(*padding);
+            (*next_header, text.len().saturating_sub(around))
         }
-        (Some(&protocol::IPV6), [_, _, _, _, high, low, ..]) => {
+        (Protocol::Esp, _) => (protocol::NONE, 0),
+    };
+    match (sa.parameters.mode, sa.parameters.protocol, next_header) {
+        (Mode::Tunnel, ..) => stated(next_header, text),
+        (Mode::Transport, Protocol::Esp, protocol::NONE) => 0,
+        (Mode::Transport, ..) => (front + content) as u64,
+    }
+}
+
+/// Length of the IP packet at the start of `text`, as its header states it; 0 for what is none.
+fn stated(next_header: u8, text: &[u8]) -> u64 {
+    let stated = match (next_header, text) {
+        (protocol::IPV4, [_, _, high, low, ..]) => usize::from(u16::from_be_bytes([*high, *low])),
+        (protocol::IPV6, [_, _, _, _, high, low, ..]) => {
             ipv6::LENGTH + usize::from(u16::from_be_bytes([*high, *low]))
         }
         _ => 0,
@@ -86,15 +105,12 @@ mod tests {
     fn bytes_are_what_the_inner_header_states() {
         let mut text = [0; 64];
         text[3] = 50;
-        text[63] = 4;
-        assert_eq!(carried(&text), 50);
+        assert_eq!(stated(4, &text), 50);
         text[2] = 1;
-        assert_eq!(carried(&text), 64);
-        text[63] = 59;
-        assert_eq!(carried(&text), 0);
-        text[63] = 41;
-        assert_eq!(carried(&text), 40);
-        assert_eq!(carried(&[]), 0);
-        assert_eq!(carried(&[4]), 0);
+        assert_eq!(stated(4, &text), 64);
+        assert_eq!(stated(59, &text), 0);
+        assert_eq!(stated(41, &text), 40);
+        assert_eq!(stated(4, &[]), 0);
+        assert_eq!(stated(4, &[4]), 0);
     }
 }

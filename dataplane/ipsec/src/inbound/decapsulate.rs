@@ -1,8 +1,11 @@
-//! From authentic plaintext to an inner packet (RFC 4303 §3.4.4.1 steps 2 to 5, RFC 6040).
+//! From authentic plaintext to an inner packet or, in transport mode, to the packet as it was (RFC
+//! 4303 §3.4.4.1 steps 2 to 5, RFC 6040, RFC 3948 §3.1.2).
 
 use crate::inbound::{Consumed, Item, Verdict};
+use crate::ip::transport::refit;
 use crate::ip::tunnel_header::ecn_decapsulate;
-use crate::packet::{Packet, Version, parse, protocol};
+use crate::packet::{Packet, Version, checksum, parse, protocol};
+use crate::sa::association::{Mode, Protocol};
 use crate::verdict::DropReason;
 use crate::wire::{ipv4, ipv6};
 
@@ -14,37 +17,79 @@ pub(super) fn run(batch: &mut [Item<'_>]) {
         if item.verdict != Verdict::Continue {
             continue;
         }
-        let text = item.destination.as_deref_mut();
-        let text = text.and_then(|text| text.get_mut(..usize::from(item.plaintext)));
-        match decide(text.unwrap_or(&mut []), item.packet.traffic_class) {
-            Ok(Content::Packet(inner)) => item.inner = Some(inner),
-            Ok(Content::Dummy) => item.verdict = Verdict::Consumed(Consumed::Dummy),
-            Err(reason) => item.verdict = Verdict::Drop(reason),
-        }
+        item.verdict = match decide(item) {
+            Ok(Content::Packet(inner)) => {
+                item.inner = Some(inner);
+                Verdict::Continue
+            }
+            Ok(Content::Dummy) => Verdict::Consumed(Consumed::Dummy),
+            Err(reason) => Verdict::Drop(reason),
+        };
     }
 }
 
-/// What a tunnel carried.
+/// The content of an authentic packet.
+fn decide(item: &mut Item<'_>) -> Result<Content, DropReason> {
+    let sa = item.sa.ok_or(DropReason::NoFrame)?;
+    let front = usize::from(item.front);
+    let whole = item.destination.as_deref_mut();
+    let whole = whole.and_then(|it| it.get_mut(..front + usize::from(item.plaintext)));
+    let whole = whole.ok_or(DropReason::NoFrame)?;
+    let text = whole.get(front..).unwrap_or(&[]);
+    let (next_header, length) = match sa.parameters.protocol {
+        Protocol::Esp => trailer(text)?,
+        Protocol::Ah => (item.next_header, text.len()),
+    };
+    //= T13 T35 T75 (RFC 4303 section 2.6)
+    if next_header == protocol::NONE && sa.parameters.protocol == Protocol::Esp {
+        return Ok(Content::Dummy);
+    }
+    let whole = whole.get_mut(..front + length).unwrap_or(&mut []);
+    match sa.parameters.mode {
+        Mode::Tunnel => tunnelled(whole, next_header, item.packet.traffic_class),
+        Mode::Transport => {
+            let behind_nat = sa.parameters.udp_encapsulation.is_some();
+            transported(whole, front, next_header, behind_nat)
+        }
+    }
+    .map(Content::Packet)
+}
+
+/// A packet whose own headers stand in front of what was opened.
+//= T08 T36 (RFC 4303 section 3.1.1, RFC 4301 section 5.2)
+fn transported(
+    whole: &mut [u8],
+    front: usize,
+    next_header: u8,
+    behind_nat: bool,
+) -> Result<Packet, DropReason> {
+    let total = whole.len();
+    refit(whole, front, next_header, total).ok_or(DropReason::BadPadding)?;
+    let packet = parse(whole).map_err(|_| DropReason::BadPadding)?;
+    //= T68 (RFC 3948 section 3.1.2)
+    if behind_nat {
+        checksum::renew(whole, &packet);
+    }
+    Ok(packet)
+}
+
+/// What an SA carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Packet(Packet),
     Dummy,
 }
 
-/// The content of a decrypted text, its mark of congestion merged with that of the outer header,
-/// whose traffic class is `outer`.
-fn decide(text: &mut [u8], outer: u8) -> Result<Content, DropReason> {
-    let (next_header, length) = trailer(text)?;
+/// The inner packet at the start of `content`, its mark of congestion merged with that of the outer
+/// header, whose traffic class is `outer`.
+fn tunnelled(content: &mut [u8], next_header: u8, outer: u8) -> Result<Packet, DropReason> {
     let version = match next_header {
         protocol::IPV4 => Version::V4,
         protocol::IPV6 => Version::V6,
-        //= T13 T35 T75 (RFC 4303 section 2.6)
-        protocol::NONE => return Ok(Content::Dummy),
         //= T36 (RFC 4301 section 5.2)
         //= exception T69: IP-TFS (AGGFRAG, protocol 144) is not built, its packets are counted here
         _ => return Err(DropReason::InnerUnsupported),
     };
-    let content = text.get_mut(..length).unwrap_or(&mut []);
     //= T12 (RFC 4303 section 3.4.4.1 step 5): the inner length cuts what hides it
     let inner = parse(content).map_err(|_| DropReason::BadPadding)?;
     if inner.version != version {
@@ -59,10 +104,10 @@ fn decide(text: &mut [u8], outer: u8) -> Result<Content, DropReason> {
         Version::V4 => ipv4::Header::parse(content).map(ipv4::Header::traffic_class),
         Version::V6 => ipv6::Header::parse(content).map(ipv6::Header::traffic_class),
     };
-    Ok(Content::Packet(Packet {
+    Ok(Packet {
         traffic_class: marked.unwrap_or(inner.traffic_class),
         ..inner
-    }))
+    })
 }
 
 /// Next header, and the length of what stands in front of the padding.
@@ -112,10 +157,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(mut text in prop::collection::vec(any::<u8>(), 0..300), outer: u8) {
-            if let Ok(Content::Packet(inner)) = decide(&mut text, outer) {
+        fn no_text_panics(
+            mut text in prop::collection::vec(any::<u8>(), 0..300), next: u8, outer: u8,
+            front in 0..80_usize,
+        ) {
+            if let Ok(inner) = tunnelled(&mut text, next, outer) {
                 prop_assert!(usize::from(inner.length) <= text.len());
             }
+            if let Ok(packet) = transported(&mut text, front, next, outer > 127) {
+                prop_assert!(usize::from(packet.length) <= text.len());
+            }
+            let _ = trailer(&text);
         }
 
         /// Texts that come further than random ones do.
@@ -125,11 +177,12 @@ mod tests {
             first in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
             next in prop_oneof![Just(4_u8), Just(41), any::<u8>()],
             outer: u8,
+            front in prop_oneof![Just(20_usize), Just(40), 0..120_usize],
         ) {
             let mut text = vec![first];
             text.extend(header);
-            text.extend([0, next]);
-            let _ = decide(&mut text, outer);
+            let _ = tunnelled(&mut text.clone(), next, outer);
+            let _ = transported(&mut text, front, next, true);
         }
     }
 }

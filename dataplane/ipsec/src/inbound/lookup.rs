@@ -5,16 +5,17 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::inbound::{Context, Item, Kind, Verdict};
+use crate::ip::mutable::{End, cover};
 use crate::limits::BATCH;
 use crate::packet::Packet;
 use crate::policy::fragments::Passage;
 use crate::policy::{Action, Decision, PolicyIndex};
 use crate::sa::Sa;
-use crate::sa::association::{Direction, Mode, Protocol};
+use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Key;
 use crate::tables::{Tables, Unmatched};
 use crate::verdict::DropReason;
-use crate::wire::esp;
+use crate::wire::{ah, esp};
 
 /// Offset of the SPI in AH; its sequence number follows (RFC 4302 §2).
 const AH_SPI: usize = 4;
@@ -106,7 +107,7 @@ fn judge<'a>(
         };
     };
     serves(sa, item.kind)?;
-    long_enough(sa, protected(item).len())?;
+    long_enough(sa, item)?;
     Ok(Some(sa))
 }
 
@@ -131,22 +132,63 @@ fn serves(sa: &Sa, kind: Kind) -> Result<(), DropReason> {
     {
         return Err(DropReason::WrongDirection);
     }
-    if parameters.protocol == Protocol::Ah || parameters.mode == Mode::Transport {
-        return Err(DropReason::Unsupported);
-    }
     Ok(())
 }
 
 /// Whether header, IV, trailer and ICV have room and the ciphertext is whole blocks.
 //= T34
-fn long_enough(sa: &Sa, length: usize) -> Result<(), DropReason> {
+fn long_enough(sa: &Sa, item: &Item<'_>) -> Result<(), DropReason> {
     let suite = &sa.parameters.suite;
+    let protected = protected(item);
+    if sa.parameters.protocol == Protocol::Ah {
+        return well_formed(item, ah::LENGTH + suite.icv_length(), protected);
+    }
     let around = esp::LENGTH + suite.iv_length() + suite.icv_length();
-    let text = length.checked_sub(around).ok_or(DropReason::Malformed)?;
+    let text = protected
+        .len()
+        .checked_sub(around)
+        .ok_or(DropReason::Malformed)?;
     if text < ESP_TRAILER || text % suite.alignment() != 0 {
         return Err(DropReason::Malformed);
     }
     Ok(())
+}
+
+/// Whether AH has `least` bytes, lies in the packet, and what it covers in front makes sense.
+//= T39 T89 (RFC 4302 sections 2.2, 2.6)
+fn well_formed(item: &Item<'_>, least: usize, protected: &[u8]) -> Result<(), DropReason> {
+    let header = ah::Header::parse(protected).ok_or(DropReason::Malformed)?;
+    let length = usize::from(header.length);
+    if length < least || length > protected.len() {
+        return Err(DropReason::Malformed);
+    }
+    let headers = item.source.get(..item.header_offset.into());
+    headers
+        .and_then(|headers| cover(headers, End::Receiver, &mut |_| {}))
+        .ok_or(DropReason::Malformed)
+}
+
+/// Whether what came out of an SA is protected by another one that opens it; notes that SA.
+///
+/// # Errors
+/// [`DropReason::Malformed`] when that SA's packets cannot look so.
+pub(super) fn nested<'a>(item: &mut Item<'a>, tables: &'a Tables) -> Result<bool, DropReason> {
+    if item.verdict != Verdict::Continue || item.kind == Kind::Clear {
+        return Ok(false);
+    }
+    let Ok(Some((key, number))) = identify(item, tables) else {
+        return Ok(false);
+    };
+    let Some(sa) = tables.sad.find(&key) else {
+        return Ok(false);
+    };
+    if serves(sa, item.kind).is_err() {
+        return Ok(false);
+    }
+    long_enough(sa, item)?;
+    item.number = number;
+    item.sa = Some(sa);
+    Ok(true)
 }
 
 /// A clear packet's fate and the policy that decided it.

@@ -26,7 +26,7 @@ mod verify;
 use arrayvec::ArrayVec;
 
 use crate::limits::BATCH;
-use crate::packet::Packet;
+use crate::packet::{Packet, protocol};
 use crate::policy::{Memory, PolicyIndex};
 use crate::sa::state::States;
 use crate::sa::{Sa, SaSlot};
@@ -82,8 +82,10 @@ pub struct Item<'a> {
     pub source: &'a [u8],
     /// Its descriptor.
     pub packet: Packet,
-    /// The SA, once found.
+    /// The SA, once found; of nested ones the last, which gave `inner`.
     pub sa: Option<&'a Sa>,
+    /// The SA by which a packet that was protected twice arrived.
+    outer_sa: Option<&'a Sa>,
     /// Offset of the ESP or AH header in `source`.
     pub header_offset: u16,
     /// The sequence number, 64 bits as the window derived it.
@@ -103,6 +105,10 @@ pub struct Item<'a> {
     end: u16,
     /// Length of the decrypted text, padding and trailer included.
     plaintext: u16,
+    /// Transport mode: bytes of headers in front of that text, else 0.
+    front: u16,
+    /// AH: the protocol of that text.
+    next_header: u8,
 }
 
 impl<'a> Item<'a> {
@@ -113,6 +119,7 @@ impl<'a> Item<'a> {
             source,
             packet,
             sa: None,
+            outer_sa: None,
             header_offset: 0,
             sequence: 0,
             destination: None,
@@ -123,6 +130,8 @@ impl<'a> Item<'a> {
             number: 0,
             end: 0,
             plaintext: 0,
+            front: 0,
+            next_header: 0,
         }
     }
 }
@@ -139,11 +148,27 @@ pub struct Context<'a, 'w> {
     pub policies: &'w mut [Count],
     /// SAs that want more sequence numbers reserved; the caller empties it.
     pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
+    /// Room for a packet between two SAs: [`crate::limits::PACKET`] bytes.
+    pub bundle: &'w mut [u8],
     /// When the batch began.
     pub now: Time,
 }
 
 impl Context<'_, '_> {
+    /// The room between two SAs, and the context without it.
+    fn split(&mut self) -> (&mut [u8], Context<'_, '_>) {
+        let rest = Context {
+            tables: self.tables,
+            states: &mut *self.states,
+            memory: &mut *self.memory,
+            policies: &mut *self.policies,
+            wanted: &mut *self.wanted,
+            bundle: &mut [],
+            now: self.now,
+        };
+        (&mut *self.bundle, rest)
+    }
+
     /// A policy decided the fate of a packet of `length` bytes.
     fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
         Count::add(self.policies, policy, length);
@@ -161,11 +186,67 @@ pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 //= Ethernet; they leave by DMA or copy, and no code of ours reads them by aligned loads
 /// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
 /// Without one a packet ends as `no_frame`.
-pub fn open(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+pub fn open<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for batch in batch.chunks_mut(BATCH) {
         decrypt::run(batch);
         accept::run(batch, context);
         decapsulate::run(batch);
+        batch.iter_mut().for_each(|item| again(item, context));
         verify::run(batch, context);
     }
+}
+
+/// Opens what came out of an SA and is still protected for us: `limits::BUNDLE_DEPTH` is two.
+//= T50 (RFC 4302 section 3.1.1, RFC 4301 section 5.2)
+fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
+    let (Verdict::Continue, Some(inner)) = (item.verdict, item.inner) else {
+        return;
+    };
+    let tables = context.tables;
+    let may_be = match inner.protocol {
+        protocol::ESP | protocol::AH => true,
+        protocol::UDP => tables.has_bundles(),
+        _ => false,
+    };
+    if !may_be || !tables.ends_here(&inner) {
+        return;
+    }
+    let (room, mut context) = context.split();
+    let destination = item.destination.as_deref_mut().unwrap_or(&mut []);
+    let length = usize::from(inner.length);
+    let (Some(between), Some(bytes)) = (room.get_mut(..length), destination.get(..length)) else {
+        return;
+    };
+    between.copy_from_slice(bytes);
+    let mut second = Item::new(between, inner);
+    let batch = std::slice::from_mut(&mut second);
+    classify::run(batch, &context);
+    match lookup::nested(&mut batch[0], tables) {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(reason) => {
+            item.verdict = Verdict::Drop(reason);
+            return;
+        }
+    }
+    batch[0].destination = Some(destination);
+    precheck::run(batch, &mut context);
+    decrypt::run(batch);
+    accept::run(batch, &mut context);
+    decapsulate::run(batch);
+    let slot = second.sa.map(|sa| sa.slot);
+    item.verdict = match second.verdict {
+        // SAs of one bundle have one home; these two belong to no bundle that was there when the
+        // first of them found its home.
+        Verdict::Elsewhere(_) => Verdict::Drop(DropReason::HandoffFull),
+        // The outer SA has accepted its number, so the packet cannot be offered again.
+        Verdict::Held(_) => Verdict::Drop(DropReason::NoReservation),
+        verdict => verdict,
+    };
+    item.inner = second.inner;
+    item.sequence = second.sequence;
+    item.outer_sa = item.sa;
+    item.sa = slot
+        .and_then(|slot| tables.sad.by_slot(slot))
+        .map(|sa| &**sa);
 }

@@ -1,7 +1,10 @@
 //! Is the opened packet what its SA may carry (RFC 4301 §5.2 steps 4 and 5, §6.2)?
 
+use arrayvec::ArrayVec;
+
 use crate::inbound::{Context, Item, Verdict};
 use crate::ip::icmp_error::quoted_packet;
+use crate::limits::BUNDLE_DEPTH;
 use crate::packet::Packet;
 use crate::policy::fragments::{Memory, Passage};
 use crate::policy::selector::turned;
@@ -24,7 +27,10 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             .as_deref()
             .and_then(|plaintext| plaintext.get(..usize::from(inner.length)))
             .unwrap_or(&[]);
-        match decide(spd, bytes, &inner, sa.slot, context.memory, context.now) {
+        let both = [Some(sa), item.outer_sa];
+        let through: ArrayVec<SaSlot, BUNDLE_DEPTH> =
+            both.into_iter().flatten().map(|sa| sa.slot).collect();
+        match decide(spd, bytes, &inner, &through, context.memory, context.now) {
             Ok(index) => {
                 item.policy = Some(index);
                 item.verdict = Verdict::Opened;
@@ -35,31 +41,31 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     }
 }
 
-/// The policy that allows `inner`, which came through the SA at `slot`.
+/// The policy that allows `inner`, which came through these SAs, innermost first.
 //= T53 T123 (RFC 4301 sections 5.2, 6.2)
 //= T137 T139 (RFC 3948 sections 3.1.1, 5.1, 5.2): policy names SAs, never outer sources
 fn decide(
     spd: &Spd,
     bytes: &[u8],
     inner: &Packet,
-    slot: SaSlot,
+    through: &[SaSlot],
     memory: &mut Memory,
     now: Time,
 ) -> Result<PolicyIndex, DropReason> {
     let reason = match spd.decide(inner, Passage::Opened, memory, now) {
-        Decision::Policy(policy) if comes_by(policy, slot) => return Ok(policy.index),
+        Decision::Policy(policy) if comes_by(policy, through) => return Ok(policy.index),
         Decision::Fragment => DropReason::Fragment,
         _ => DropReason::SelectorMismatch,
     };
     quoted_packet(bytes, inner)
         .and_then(|quoted| spd.first(&turned(&quoted)))
-        .filter(|policy| comes_by(policy, slot))
+        .filter(|policy| comes_by(policy, through))
         .map(|policy| policy.index)
         .ok_or(reason)
 }
 
-/// True when the policy's packets come through exactly that SA.
-//= T55 T111 (RFC 4301 sections 4.1, 4.4.2)
-fn comes_by(policy: &Policy, slot: SaSlot) -> bool {
-    policy.action == Action::Protect && policy.bundles.iter().any(|bundle| bundle[..] == [slot])
+/// True when the policy's packets come through exactly those SAs.
+//= T50 T55 T111 (RFC 4301 sections 4.1, 4.3, 4.4.2)
+fn comes_by(policy: &Policy, through: &[SaSlot]) -> bool {
+    policy.action == Action::Protect && policy.bundles.iter().any(|bundle| bundle == through)
 }

@@ -1,15 +1,17 @@
-//! Writes all of a sealed packet but what the cipher makes: outer header, UDP, ESP header, IV and
-//! trailer (RFC 4303 §2, RFC 4301 §5.1.2, RFC 3948 §2.1).
+//! Writes all of a sealed packet but what the algorithms make: outer header or the packet's own,
+//! UDP, ESP header, IV and trailer, or AH (RFC 4303 §2, RFC 4302 §2, RFC 4301 §5.1.2, RFC 3948
+//! §2.1).
 
 use crate::crypto::iv::{RandomIvs, counter_iv};
+use crate::ip::transport::{refit, take_out_fragment_header};
 use crate::ip::{hop, tunnel_header};
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Packet, Version, address_bits, protocol};
 use crate::sa::Sa;
-use crate::sa::association::{DontFragment, Dscp, FlowLabel};
+use crate::sa::association::{DontFragment, Dscp, FlowLabel, Mode, Protocol};
 use crate::shape::{ESP_TRAILER, Shape};
 use crate::verdict::DropReason;
-use crate::wire::{esp, udp};
+use crate::wire::{ah, esp, udp};
 
 pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     for item in batch {
@@ -23,54 +25,142 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     }
 }
 
-/// Writes the frame around the inner packet; the length of the packet to send.
+/// Writes the frame around the packet; the length of the packet to send.
 fn write(item: &mut Item<'_>, ivs: &mut RandomIvs, seed: u64) -> Result<u16, DropReason> {
-    let (Some(sa), Some(destination)) = (item.sa, item.destination.as_deref_mut()) else {
-        return Err(DropReason::NoFrame);
-    };
+    let sa = item.sa.ok_or(DropReason::NoFrame)?;
     let parameters = &sa.parameters;
-    let shape = Shape::of(parameters);
+    if parameters.protocol == Protocol::Ah {
+        leave_out_fragment_header(item);
+    }
+    let shape = item.shape(sa);
     let inner = usize::from(item.packet.length);
     let tfc = shape.tfc(inner, parameters.tfc_pad_to, item.mtu);
     let total = shape.sealed(inner + tfc);
     let sealed = u16::try_from(total).map_err(|_| DropReason::TooBig)?;
-    let out = destination.get_mut(..total).ok_or(DropReason::NoFrame)?;
-
     if !item.from_host {
         hop::decrement(item.source)?;
     }
-    let mut header = outer(sa, &item.packet, seed);
-    header.identification = item.identification;
-    header.dont_fragment &= !item.fragment_outer;
-    header
-        .write(total - shape.ip, out)
-        .ok_or(DropReason::TooBig)?;
+    let destination = item.destination.take().ok_or(DropReason::NoFrame)?;
+    let written = destination.get_mut(..total).ok_or(DropReason::NoFrame);
+    let written = written.and_then(|out| {
+        headers(item, sa, &shape, seed, out)?;
+        match parameters.protocol {
+            Protocol::Esp => esp(item, sa, (&shape, inner, tfc), ivs, out),
+            Protocol::Ah => ah(item, sa, &shape, out),
+        }
+        Ok(sealed)
+    });
+    item.destination = Some(destination);
+    written
+}
+
+/// All in front of the ESP or AH header.
+fn headers(
+    item: &Item<'_>,
+    sa: &Sa,
+    shape: &Shape,
+    seed: u64,
+    out: &mut [u8],
+) -> Result<(), DropReason> {
+    let parameters = &sa.parameters;
+    let total = out.len();
+    match parameters.mode {
+        Mode::Tunnel => {
+            let mut header = outer(sa, &item.packet, seed);
+            header.identification = item.identification;
+            header.dont_fragment &= !item.fragment_outer;
+            header
+                .write(total - shape.ip, out)
+                .ok_or(DropReason::TooBig)?;
+        }
+        Mode::Transport => {
+            let stay = item.source.get(..shape.front).unwrap_or(&[]);
+            put(out, 0, stay);
+            refit(out, shape.front, first_protocol(sa), total).ok_or(DropReason::TooBig)?;
+        }
+    }
     if let Some(encapsulation) = parameters.udp_encapsulation {
         //= T67 (RFC 3948 section 2.1): over IPv6 the checksum follows when all is sealed
+        let length = total - shape.front - shape.ip;
         let header = udp::Header {
             source: encapsulation.source_port,
             destination: encapsulation.destination_port,
-            length: sealed - u16::try_from(shape.ip).unwrap_or(0),
+            length: u16::try_from(length).map_err(|_| DropReason::TooBig)?,
             checksum: 0,
         };
-        put(out, shape.ip, &header.to_bytes());
+        put(out, shape.front + shape.ip, &header.to_bytes());
     }
+    Ok(())
+}
+
+/// ESP header, IV and trailer.
+fn esp(
+    item: &Item<'_>,
+    sa: &Sa,
+    (shape, inner, tfc): (&Shape, usize, usize),
+    ivs: &mut RandomIvs,
+    out: &mut [u8],
+) {
     let header = esp::Header {
-        spi: parameters.spi,
+        spi: sa.parameters.spi,
         sequence: low_half(item.sequence),
     };
-    put(out, shape.esp(), &header.to_bytes());
-    let start = shape.esp() + esp::LENGTH;
-    if parameters.suite.is_counter_mode() {
+    put(out, shape.protected(), &header.to_bytes());
+    let start = shape.protected() + esp::LENGTH;
+    if sa.parameters.suite.is_counter_mode() {
         put(out, start, &counter_iv(item.sequence, sa.iv_mask));
-    } else if let Some(iv) = out.get_mut(start..shape.inner()) {
+    } else if let Some(iv) = out.get_mut(start..shape.content()) {
         ivs.fill(iv);
     }
-    let behind = shape.inner() + inner..total - shape.icv;
-    if let Some(behind) = out.get_mut(behind) {
-        trailer(behind, tfc, next_header(&item.packet));
+    let content = shape.content() + inner - shape.front;
+    let end = out.len() - shape.icv;
+    if let Some(behind) = out.get_mut(content..end) {
+        trailer(behind, tfc, item.next_header);
     }
-    Ok(sealed)
+}
+
+/// AH with GMAC's IV; the rest of the ICV field is zero.
+//= T39 T40 T89 T94 T151 (RFC 4302 section 2, RFC 4543 section 4)
+fn ah(item: &Item<'_>, sa: &Sa, shape: &Shape, out: &mut [u8]) {
+    let header = ah::Header {
+        next_header: item.next_header,
+        length: u16::try_from(shape.header).unwrap_or(0),
+        spi: sa.parameters.spi,
+        sequence: low_half(item.sequence),
+    };
+    let start = shape.protected() + ah::LENGTH;
+    if let Some(field) = out.get_mut(start..shape.content()) {
+        field.fill(0);
+    }
+    put(out, shape.protected(), &header.to_bytes());
+    if sa.parameters.suite.is_counter_mode() {
+        put(out, start, &counter_iv(item.sequence, sa.iv_mask));
+    }
+}
+
+/// A fragment header that is left over would be in the way of AH's ICV.
+//= T93 (RFC 4302 appendix A2)
+fn leave_out_fragment_header(item: &mut Item<'_>) {
+    let front = usize::from(item.front);
+    let taken = take_out_fragment_header(item.source, front);
+    if taken == 0 {
+        return;
+    }
+    let length = usize::from(item.packet.length).min(item.source.len());
+    item.source.copy_within(front..length, front - taken);
+    let taken = u16::try_from(taken).unwrap_or(0);
+    item.packet.length -= taken;
+    item.packet.upper_offset -= taken;
+    item.front -= taken;
+}
+
+/// What the IP header, or the last one in front, names.
+const fn first_protocol(sa: &Sa) -> u8 {
+    match (sa.parameters.udp_encapsulation, sa.parameters.protocol) {
+        (Some(_), _) => protocol::UDP,
+        (None, Protocol::Esp) => protocol::ESP,
+        (None, Protocol::Ah) => protocol::AH,
+    }
 }
 
 /// The outer header, but for its identification.
@@ -94,11 +184,7 @@ fn outer(sa: &Sa, inner: &Packet, seed: u64) -> tunnel_header::TunnelHeader {
         },
         source: address_bits(parameters.source),
         destination: address_bits(parameters.destination),
-        protocol: if parameters.udp_encapsulation.is_some() {
-            protocol::UDP
-        } else {
-            protocol::ESP
-        },
+        protocol: first_protocol(sa),
         traffic_class: tunnel_header::traffic_class(inner.traffic_class, dscp, parameters.ecn),
         hop_limit: parameters.hop_limit,
         dont_fragment: tunnel_header::dont_fragment(inner, dont_fragment),
@@ -125,15 +211,6 @@ fn trailer(out: &mut [u8], tfc: usize, next_header: u8) {
         *byte = count;
     }
     *last = [length, next_header];
-}
-
-const fn next_header(inner: &Packet) -> u8 {
-    match inner.version {
-        //= T13 T75 (RFC 4303 section 2.6)
-        _ if inner.is_nothing() => protocol::NONE,
-        Version::V4 => protocol::IPV4,
-        Version::V6 => protocol::IPV6,
-    }
 }
 
 /// What travels of a sequence number.

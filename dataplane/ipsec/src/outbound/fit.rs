@@ -4,15 +4,19 @@ use crate::limits::{IPV4_MTU_MINIMUM, IPV6_MTU_MINIMUM};
 use crate::outbound::{Item, Verdict};
 use crate::packet::{Packet, Version};
 use crate::sa::Sa;
+use crate::sa::association::Mode;
 use crate::shape::Shape;
+use crate::wire::{ipv4, ipv6};
 
 pub(super) fn run(batch: &mut [Item<'_>]) {
     for item in batch {
-        let Some(sa) = item.sa else { continue };
         if item.verdict != Verdict::Protect {
             continue;
         }
-        match decide(&item.packet, largest_inner(sa, item.mtu)) {
+        let (Some(first), Some(limit)) = (item.inner_sa.or(item.sa), item.limit()) else {
+            continue;
+        };
+        match decide(&item.packet, first.parameters.mode, limit) {
             Fit::Whole => {}
             Fit::OuterFragments => item.fragment_outer = true,
             Fit::TooBig(mtu) => item.verdict = Verdict::TooBig(mtu),
@@ -31,15 +35,24 @@ enum Fit {
     Fragment(u16),
 }
 
-/// The longest inner packet, bytes, that leaves through `sa` as one packet of at most `mtu` bytes.
+/// The longest packet, bytes, that leaves through the SAs of a bundle (innermost first, or a single
+/// one) as one packet of at most `mtu` bytes; in transport mode one without options or extension
+/// headers.
 #[must_use]
-pub fn largest_inner(sa: &Sa, mtu: u16) -> u16 {
-    Shape::of(&sa.parameters).largest_inner(mtu)
+pub fn largest_inner(bundle: &[&Sa], mtu: u16) -> u16 {
+    bundle.iter().rev().fold(mtu, |mtu, sa| {
+        let front = if sa.parameters.destination.is_ipv4() {
+            ipv4::LENGTH
+        } else {
+            ipv6::LENGTH
+        };
+        Shape::of(&sa.parameters, front).largest_inner(mtu)
+    })
 }
 
 //= T61 (RFC 4301 section 8.2.1)
 //= T132 (RFC 2473 section 7.1)
-fn decide(packet: &Packet, limit: u16) -> Fit {
+fn decide(packet: &Packet, mode: Mode, limit: u16) -> Fit {
     let minimum = match packet.version {
         Version::V4 => IPV4_MTU_MINIMUM,
         Version::V6 => IPV6_MTU_MINIMUM,
@@ -51,6 +64,9 @@ fn decide(packet: &Packet, limit: u16) -> Fit {
         Fit::OuterFragments
     } else if packet.version == Version::V6 || packet.dont_fragment {
         Fit::TooBig(told)
+    } else if mode == Mode::Transport {
+        //= T14 T15 (RFC 4303 section 3.3.4): whole datagrams only, so it is cut behind the SA
+        Fit::OuterFragments
     } else {
         //= T15 (RFC 4303 section 3.3.4)
         Fit::Fragment(told)
@@ -84,9 +100,9 @@ mod tests {
     //= test T132
     #[test]
     fn the_inner_packet_decides() {
-        let v4 = |length, limit| decide(&packet(Version::V4, length, false), limit);
-        let v4_df = |length, limit| decide(&packet(Version::V4, length, true), limit);
-        let v6 = |length, limit| decide(&packet(Version::V6, length, true), limit);
+        let v4 = |length, limit| decide(&packet(Version::V4, length, false), Mode::Tunnel, limit);
+        let v4_df = |length, limit| decide(&packet(Version::V4, length, true), Mode::Tunnel, limit);
+        let v6 = |length, limit| decide(&packet(Version::V6, length, true), Mode::Tunnel, limit);
         assert_eq!(v4(1400, 1400), Fit::Whole);
         assert_eq!(v4(1401, 1400), Fit::Fragment(1400));
         assert_eq!(v4_df(1400, 1400), Fit::Whole);
@@ -100,5 +116,19 @@ mod tests {
         assert_eq!(v4(68, 40), Fit::OuterFragments);
         assert_eq!(v4(69, 40), Fit::Fragment(68));
         assert_eq!(v6(1280, 0), Fit::OuterFragments);
+    }
+
+    //= test T14
+    //= test T15
+    #[test]
+    fn transport_mode_is_cut_behind_the_sa() {
+        let decide = |version, length, dont_fragment| {
+            let packet = packet(version, length, dont_fragment);
+            decide(&packet, Mode::Transport, 1400)
+        };
+        assert_eq!(decide(Version::V4, 1400, false), Fit::Whole);
+        assert_eq!(decide(Version::V4, 1401, false), Fit::OuterFragments);
+        assert_eq!(decide(Version::V4, 1401, true), Fit::TooBig(1400));
+        assert_eq!(decide(Version::V6, 1401, true), Fit::TooBig(1400));
     }
 }

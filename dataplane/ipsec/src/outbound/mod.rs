@@ -19,14 +19,19 @@ mod encapsulate;
 
 mod seal;
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use arrayvec::ArrayVec;
 
 use crate::crypto::iv::RandomIvs;
-use crate::limits::BATCH;
-use crate::packet::{Packet, Version};
+use crate::ip::transport;
+use crate::limits::{BATCH, OVERHEAD, PACKET};
+use crate::packet::{self, Packet, Version, protocol};
 use crate::policy::{Memory, PolicyIndex};
+use crate::sa::association::Mode;
 use crate::sa::state::States;
 use crate::sa::{Sa, SaSlot};
+use crate::shape::Shape;
 use crate::tables::{Count, Tables};
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -65,7 +70,9 @@ pub struct Item<'a> {
     pub from_host: bool,
     /// An ICMP error of our own: the caller counts its policy, and only if it leaves.
     pub own: bool,
-    /// The SA, once chosen.
+    /// The first SA of a bundle, once chosen: it protects the packet, and `sa` the result.
+    pub inner_sa: Option<&'a Sa>,
+    /// The SA, once chosen; of a bundle the last, whose header goes in front.
     pub sa: Option<&'a Sa>,
     /// MTU of the way that the sealed packet takes, bytes. Given by the caller before `fit`.
     pub mtu: u16,
@@ -84,6 +91,10 @@ pub struct Item<'a> {
     sequence: u64,
     /// Of the outer IPv4 header.
     identification: u16,
+    /// Transport mode: bytes of headers that stay in front, else 0.
+    front: u16,
+    /// The protocol of what is protected.
+    next_header: u8,
 }
 
 impl<'a> Item<'a> {
@@ -95,6 +106,7 @@ impl<'a> Item<'a> {
             packet,
             from_host,
             own: false,
+            inner_sa: None,
             sa: None,
             mtu: 0,
             fragment_outer: false,
@@ -103,6 +115,11 @@ impl<'a> Item<'a> {
             verdict: Verdict::Protect,
             sequence: 0,
             identification: 0,
+            front: 0,
+            next_header: match packet.version {
+                Version::V4 => protocol::IPV4,
+                Version::V6 => protocol::IPV6,
+            },
         }
     }
 
@@ -117,10 +134,28 @@ impl<'a> Item<'a> {
         };
         let mut item = Self::new(&mut [], Packet::nothing(version), true);
         item.sa = Some(sa);
+        //= T13 T75 (RFC 4303 section 2.6)
+        item.next_header = protocol::NONE;
         item
     }
 
-    /// A piece of a packet that `select` gave to `sa` and `fit` wanted cut: goes on with `fit`.
+    /// What `sa` puts around the packet.
+    fn shape(&self, sa: &Sa) -> Shape {
+        Shape::of(&sa.parameters, self.front.into())
+    }
+
+    /// The longest packet with these headers that leaves whole.
+    fn limit(&self) -> Option<u16> {
+        let Some(inner) = self.inner_sa else {
+            return Some(self.shape(self.sa?).largest_inner(self.mtu));
+        };
+        let first = self.shape(inner);
+        let second = Shape::of(&self.sa?.parameters, first.front + first.ip);
+        Some(first.largest_inner(second.largest_inner(self.mtu)))
+    }
+
+    /// A piece of a packet that `select` gave to `sa` and `fit` wanted cut: goes on with `fit`. Of
+    /// a bundle the caller sets `inner_sa` too.
     #[must_use]
     pub const fn piece(
         source: &'a mut [u8],
@@ -152,6 +187,8 @@ pub struct Context<'a, 'w> {
     pub ivs: &'w mut RandomIvs,
     /// Random, the same for all workers: keys the outer flow labels.
     pub flow_label_seed: u64,
+    /// Room for what the first SA of a bundle makes: [`BUNDLE_ROOM`] bytes.
+    pub bundle: &'w mut [u8],
     /// This worker's number, by which `per_worker` SAs are chosen.
     pub worker: u16,
     /// When the batch began.
@@ -159,6 +196,23 @@ pub struct Context<'a, 'w> {
 }
 
 impl Context<'_, '_> {
+    /// The room between two SAs, and the context without it.
+    fn split(&mut self) -> (&mut [u8], Context<'_, '_>) {
+        let rest = Context {
+            tables: self.tables,
+            states: &mut *self.states,
+            memory: &mut *self.memory,
+            policies: &mut *self.policies,
+            wanted: &mut *self.wanted,
+            ivs: &mut *self.ivs,
+            flow_label_seed: self.flow_label_seed,
+            bundle: &mut [],
+            worker: self.worker,
+            now: self.now,
+        };
+        (&mut *self.bundle, rest)
+    }
+
     /// A policy decided the fate of a packet of `length` bytes.
     fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
         Count::add(self.policies, policy, length);
@@ -181,12 +235,82 @@ pub fn fit(batch: &mut [Item<'_>]) {
     fit::run(batch);
 }
 
+/// Bytes that a packet may have between two SAs.
+pub const BUNDLE_ROOM: usize = PACKET + OVERHEAD;
+
 /// Third door, for what `fit` left at [`Verdict::Protect`] and the caller gave a destination.
 /// Without one a packet ends as `no_frame`.
 pub fn protect(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     for batch in batch.chunks_mut(BATCH) {
-        number::run(batch, context);
-        encapsulate::run(batch, context);
-        seal::run(batch);
+        for item in &mut *batch {
+            if let (Verdict::Protect, Some(inner), Some(sa)) =
+                (item.verdict, item.inner_sa, item.sa)
+            {
+                item.verdict = twice(item, inner, sa, context).unwrap_or_else(Verdict::Drop);
+            }
+        }
+        through_one(batch, context);
+    }
+}
+
+/// The stages for the packets of `batch` that go through one SA.
+fn through_one(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    number::run(batch, context);
+    encapsulate::run(batch, context);
+    seal::run(batch);
+}
+
+/// A packet through both SAs of a bundle, the first's result in between in a buffer of ours.
+//= T50 (RFC 4302 section 3.1.1)
+fn twice(
+    item: &mut Item<'_>,
+    inner: &Sa,
+    sa: &Sa,
+    context: &mut Context<'_, '_>,
+) -> Result<Verdict, DropReason> {
+    // The first must not spend a number on what the second refuses.
+    let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
+    state.check_lifetime(&sa.parameters.lifetime, context.now)?;
+    state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
+    let shape = item.shape(inner);
+    let second = Shape::of(&sa.parameters, shape.front + shape.ip);
+    let longest = second.sealed(shape.sealed(item.packet.length.into()));
+    let destination = item.destination.as_deref_mut().ok_or(DropReason::NoFrame)?;
+    if longest > destination.len() {
+        return Err(DropReason::NoFrame);
+    }
+    let (room, mut context) = context.split();
+    let mut first = Item::piece(item.source, item.packet, item.from_host, inner, 0);
+    first.mtu = second.largest_inner(item.mtu);
+    first.fragment_outer = item.fragment_outer;
+    first.front = item.front;
+    first.next_header = item.next_header;
+    first.destination = Some(room);
+    through_one(std::slice::from_mut(&mut first), &mut context);
+    let Verdict::Sealed(length) = first.verdict else {
+        return Err(refusal(first.verdict));
+    };
+    let between = room.get_mut(..length.into()).ok_or(DropReason::NoFrame)?;
+    let packet = packet::parse(between)?;
+    // The hop is counted once.
+    let mut last = Item::piece(between, packet, true, sa, item.mtu);
+    last.fragment_outer = item.fragment_outer;
+    if sa.parameters.mode == Mode::Transport {
+        let front = transport::front(last.source, &packet).ok_or(DropReason::Malformed)?;
+        last.front = front.length;
+        last.next_header = front.protocol;
+    }
+    last.destination = Some(destination);
+    through_one(std::slice::from_mut(&mut last), &mut context);
+    match last.verdict {
+        Verdict::Sealed(length) => Ok(Verdict::Sealed(length)),
+        other => Err(refusal(other)),
+    }
+}
+
+const fn refusal(verdict: Verdict) -> DropReason {
+    match verdict {
+        Verdict::Drop(reason) => reason,
+        _ => DropReason::NoFrame,
     }
 }

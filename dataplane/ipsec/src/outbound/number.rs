@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::outbound::{Context, Item, Verdict};
 use crate::sa::Sa;
 use crate::sa::state::SaState;
-use crate::shape::Shape;
 use crate::time::Time;
 use crate::verdict::DropReason;
 
@@ -48,7 +47,7 @@ fn decide(sa: &Sa, state: &mut SaState, now: Time) -> Result<u64, DropReason> {
 
 /// A number must not be spent on a packet that cannot be written.
 fn has_room(item: &Item<'_>, sa: &Sa) -> bool {
-    let shape = Shape::of(&sa.parameters);
+    let shape = item.shape(sa);
     let inner = usize::from(item.packet.length);
     let total = shape.sealed(inner + shape.tfc(inner, sa.parameters.tfc_pad_to, item.mtu));
     let room = item.destination.as_deref().map_or(0, <[u8]>::len);

@@ -4,15 +4,17 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::ip::icmp_error::quoted_packet;
+use crate::ip::mutable::{End, cover};
+use crate::ip::transport::front;
 use crate::outbound::{Context, Item, Verdict};
-use crate::packet::Packet;
+use crate::packet::{Fragment, Packet, Version, address_bits};
 use crate::policy::fragments::Passage;
 use crate::policy::selector::turned;
 use crate::policy::{Action, Decision, Policy};
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
 use crate::sa::state::Ownership;
-use crate::tables::{Tables, Unmatched};
+use crate::tables::{Sas, Tables, Unmatched};
 use crate::verdict::DropReason;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
@@ -68,14 +70,13 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
         Action::Discard => return Err(DropReason::PolicyDiscard),
         Action::Protect => {}
     }
-    let sa = tables.outbound_sa(policy, context.worker)?;
-    carries(sa)?;
-    item.sa = Some(sa);
-    if let Verdict::Elsewhere(worker) = ready(sa, context)? {
+    let sas = tables.outbound_sas(policy, context.worker)?;
+    enter(item, sas)?;
+    if let Verdict::Elsewhere(worker) = ready(sas, context)? {
         return Ok(Verdict::Elsewhere(worker));
     }
     //= T58 T115 (RFC 4301 section 5.1.2.1)
-    if !item.from_host && packet.hop_limit <= 1 {
+    if !item.from_host && item.packet.hop_limit <= 1 {
         return Err(DropReason::HopLimit);
     }
     Ok(Verdict::Protect)
@@ -85,22 +86,35 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
 pub(super) fn run_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     for item in batch {
         let Some(sa) = item.sa else { continue };
-        let found = carries(sa).and_then(|()| ready(sa, context));
+        let parameters = &sa.parameters;
+        let found = if parameters.protocol == Protocol::Esp && parameters.mode == Mode::Tunnel {
+            let sas = Sas {
+                inner: None,
+                outer: sa,
+            };
+            ready(sas, context)
+        } else {
+            Err(DropReason::Unsupported)
+        };
         item.verdict = found.unwrap_or_else(Verdict::Drop);
     }
 }
 
-/// Whether the SA is at home here and may send one packet more.
-fn ready(sa: &Sa, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
-    match context.states.adopt(sa) {
-        Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
-        Ownership::Gone => return Err(DropReason::SaExpired),
-        Ownership::Mine => {}
+/// Whether the SAs are at home here and may send one packet more.
+fn ready(sas: Sas<'_>, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
+    for sa in sas.inner.into_iter().chain([sas.outer]) {
+        match context.states.adopt(sa) {
+            Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
+            Ownership::Gone => return Err(DropReason::SaExpired),
+            Ownership::Mine => {}
+        }
     }
-    let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
-    //= T04 T57 (RFC 4303 section 3.3.3)
-    state.check_lifetime(&sa.parameters.lifetime, context.now)?;
-    state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
+    for sa in sas.inner.into_iter().chain([sas.outer]) {
+        let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
+        //= T04 T57 (RFC 4303 section 3.3.3)
+        state.check_lifetime(&sa.parameters.lifetime, context.now)?;
+        state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
+    }
     Ok(Verdict::Protect)
 }
 
@@ -123,10 +137,56 @@ fn unmatched(packet: &Packet, tables: &Tables) -> Result<Verdict, DropReason> {
     }
 }
 
-/// Whether this build can put a packet into the SA.
-const fn carries(sa: &Sa) -> Result<(), DropReason> {
-    match (sa.parameters.protocol, sa.parameters.mode) {
-        (Protocol::Esp, Mode::Tunnel) => Ok(()),
-        _ => Err(DropReason::Unsupported),
+/// Notes the SAs that the packet goes through and what the first leaves in front, if the first can
+/// carry the packet and a second what the first makes of it.
+//= T95 (RFC 4301 sections 3.3, 4.1)
+fn enter<'a>(item: &mut Item<'a>, sas: Sas<'a>) -> Result<(), DropReason> {
+    let first = sas.inner.unwrap_or(sas.outer);
+    let packet = &item.packet;
+    if first.parameters.mode == Mode::Transport {
+        let ends = (packet.source, packet.destination);
+        if ends != addresses(first) || packet.version != version(first) {
+            return Err(DropReason::Unsupported);
+        }
+        //= T14 (RFC 4303 section 3.3.4)
+        if packet.fragment != Fragment::Whole {
+            return Err(DropReason::Fragment);
+        }
+        let front = front(item.source, packet).ok_or(DropReason::Malformed)?;
+        item.front = front.length;
+        item.next_header = front.protocol;
+    }
+    if let Some(inner) = sas.inner
+        && sas.outer.parameters.mode == Mode::Transport
+        && addresses(inner) != addresses(sas.outer)
+    {
+        return Err(DropReason::Unsupported);
+    }
+    let covers_headers =
+        |sa: &Sa| sa.parameters.protocol == Protocol::Ah && sa.parameters.mode == Mode::Transport;
+    if item.front > 0 && (covers_headers(first) || covers_headers(sas.outer)) {
+        let headers = item.source.get(..item.front.into());
+        headers
+            .and_then(|headers| cover(headers, End::Sender, &mut |_| {}))
+            .ok_or(DropReason::Malformed)?;
+    }
+    item.inner_sa = sas.inner;
+    item.sa = Some(sas.outer);
+    Ok(())
+}
+
+fn addresses(sa: &Sa) -> (u128, u128) {
+    let parameters = &sa.parameters;
+    (
+        address_bits(parameters.source),
+        address_bits(parameters.destination),
+    )
+}
+
+const fn version(sa: &Sa) -> Version {
+    if sa.parameters.destination.is_ipv4() {
+        Version::V4
+    } else {
+        Version::V6
     }
 }

@@ -44,6 +44,42 @@ fn completed(ip: &mut [u8], packet: &Packet) -> Option<()> {
     Some(())
 }
 
+/// Makes the checksum of an unfragmented TCP or UDP packet that of its headers, whose addresses
+/// changed on the way. A UDP checksum that was not computed (IPv4) stays so.
+//= T68 (RFC 3948 section 3.1.2)
+pub fn renew(ip: &mut [u8], packet: &Packet) {
+    let _ = renewed(ip, packet);
+}
+
+fn renewed(ip: &mut [u8], packet: &Packet) -> Option<()> {
+    if packet.fragment != Fragment::Whole {
+        return None;
+    }
+    let segment = ip.get_mut(packet.upper_offset.into()..packet.length.into())?;
+    let (field, length) = match packet.protocol {
+        protocol::TCP if segment.len() >= tcp::LENGTH => (tcp::CHECKSUM, segment.len()),
+        protocol::UDP => (
+            udp::CHECKSUM,
+            usize::from(udp::Header::parse(segment)?.length),
+        ),
+        _ => return None,
+    };
+    let segment = segment.get_mut(..length)?;
+    let found = segment.get_mut(field..)?.first_chunk_mut::<2>()?;
+    if packet.protocol == protocol::UDP && packet.version == Version::V4 && *found == [0, 0] {
+        return None;
+    }
+    *found = [0, 0];
+    let pseudo = pseudo_header(packet, u16::try_from(length).ok()?);
+    let sum = pseudo.bytes(segment).checksum();
+    let sum = match packet.protocol {
+        protocol::UDP => udp::sent_checksum(sum),
+        _ => sum,
+    };
+    *segment.get_mut(field..)?.first_chunk_mut::<2>()? = sum.to_be_bytes();
+    Some(())
+}
+
 fn pseudo_header(packet: &Packet, length: u16) -> Sum {
     match packet.version {
         Version::V4 => {

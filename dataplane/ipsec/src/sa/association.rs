@@ -1,9 +1,9 @@
 //! What is fixed about an SA, shared read-only by all workers (RFC 4301 §4.4.2.1).
 
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
@@ -243,8 +243,9 @@ pub struct Sa {
     pub transform: Transform,
     /// XORed into the IV of counter modes (design: "What outlives a restart").
     pub iv_mask: u64,
-    /// The worker that owns the state, [`NO_HOME`] before the first packet.
-    pub home: AtomicU16,
+    /// The worker that owns the state, [`NO_HOME`] before the first packet. SAs of one bundle share
+    /// it ([`share_homes`]), since a packet goes through all of them.
+    pub home: Arc<AtomicU16>,
     /// The state while nobody owns it: taken by the home worker once, at adoption.
     pub parked: Mutex<Option<Box<SaState>>>,
     /// Counters for others to read.
@@ -270,10 +271,39 @@ impl Sa {
             parameters,
             transform,
             iv_mask,
-            home: AtomicU16::new(NO_HOME),
+            home: Arc::new(AtomicU16::new(NO_HOME)),
             parked: Mutex::new(None),
             published: Published::default(),
         })
+    }
+}
+
+/// Gives all SAs that stand in one bundle, or in bundles that have an SA in common, one home.
+/// `bundles` names them; what names no SA of `sas` is passed over. To be called before a worker
+/// sees the SAs.
+pub fn share_homes<'b>(sas: &mut [Sa], bundles: impl IntoIterator<Item = &'b [String]>) {
+    for bundle in bundles {
+        if bundle.len() < 2 {
+            continue;
+        }
+        let belongs = |sa: &Sa| bundle.iter().any(|name| **name == *sa.name);
+        let Some(home) = sas
+            .iter()
+            .find(|sa| belongs(sa))
+            .map(|sa| Arc::clone(&sa.home))
+        else {
+            continue;
+        };
+        let joined: Vec<Arc<AtomicU16>> = sas
+            .iter()
+            .filter(|sa| belongs(sa))
+            .map(|sa| Arc::clone(&sa.home))
+            .collect();
+        for sa in &mut *sas {
+            if joined.iter().any(|other| Arc::ptr_eq(other, &sa.home)) {
+                sa.home = Arc::clone(&home);
+            }
+        }
     }
 }
 

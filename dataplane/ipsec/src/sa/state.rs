@@ -321,21 +321,19 @@ impl States {
         self.slots.get_mut(slot.index())?.take()
     }
 
-    /// Parks the state of `sa` if it is at home here, and leaves it without a home: the next
-    /// worker that adopts it goes on where this one stopped.
-    pub fn park(&mut self, sa: &Sa) {
-        if sa.home.load(Acquire) == self.worker
-            && let Some(state) = self.release(sa.slot)
-        {
-            *sa.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
-            sa.home.store(NO_HOME, Release);
-        }
-    }
-
-    /// [`Self::park`] for all of `sas`, at shutdown.
+    /// Parks the states of those of `sas` that are at home here, and leaves them without a home:
+    /// the next worker that adopts one goes on where this one stopped. SAs that share a home must
+    /// be given together.
     pub fn park_all(&mut self, sas: &[Arc<Sa>]) {
-        for sa in sas {
-            self.park(sa);
+        let here = |sa: &&Arc<Sa>| sa.home.load(Acquire) == self.worker;
+        let ours: Vec<&Arc<Sa>> = sas.iter().filter(here).collect();
+        for sa in &ours {
+            if let Some(state) = self.release(sa.slot) {
+                *sa.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+            }
+        }
+        for sa in ours {
+            sa.home.store(NO_HOME, Release);
         }
     }
 

@@ -158,7 +158,7 @@ fn limits_hold_within_one_batch() {
 #[test]
 fn sizes_end_in_icmp_or_fragments_by_the_inner_packet() {
     let (mut a, _) = pair(|_| {});
-    let limit = largest_inner(a.sa("1001-Out"), 1500);
+    let limit = largest_inner(&[a.sa("1001-Out")], 1500);
     let fits = usize::from(limit);
     let df = |length| {
         Udp {
@@ -215,7 +215,8 @@ fn the_newest_alternative_sends() {
     let chosen: Vec<_> = (0..4)
         .map(|worker| {
             let policy = &a.tables.outbound.policies()[0];
-            a.tables.outbound_sa(policy, worker).unwrap().parameters.spi
+            let sas = a.tables.outbound_sas(policy, worker).unwrap();
+            sas.outer.parameters.spi
         })
         .collect();
     assert_eq!(chosen, [0x1001, 0x1002, 0x1001, 0x1002]);
@@ -271,7 +272,7 @@ proptest! {
                 destination_port: 4500,
             });
         });
-        let limit = largest_inner(a.sa("1001-Out"), mtu);
+        let limit = largest_inner(&[a.sa("1001-Out")], mtu);
         let (end, sealed) = a.send(&[v4(limit.into()).bytes()], mtu).remove(0);
         prop_assert!(matches!(end, Out::Sealed(_)), "{:?}", end);
         prop_assert!(sealed.len() <= mtu.into());

@@ -152,6 +152,7 @@ pub(crate) struct Gateway {
     pub(crate) counts: Vec<Count>,
     pub(crate) wanted: ArrayVec<SaSlot, BATCH>,
     pub(crate) now: Time,
+    between: Vec<u8>,
     ivs: RandomIvs,
 }
 
@@ -182,6 +183,7 @@ impl Gateway {
             memory: Memory::new(16, SECOND),
             wanted: ArrayVec::new(),
             now: Time(1),
+            between: vec![0; outbound::BUNDLE_ROOM],
             ivs: RandomIvs::seeded(&[7; 32], 0),
         }
     }
@@ -218,6 +220,7 @@ impl Gateway {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
+            bundle: &mut self.between,
             worker: 0,
             now: self.now,
         };
@@ -238,6 +241,7 @@ impl Gateway {
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
+            bundle: &mut self.between,
             worker: 0,
             now: self.now,
         };
@@ -265,6 +269,7 @@ impl Gateway {
             memory: &mut self.memory,
             policies: &mut self.counts,
             wanted: &mut self.wanted,
+            bundle: &mut self.between,
             now: self.now,
         };
         inbound::admit(&mut items, &mut context);

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 #![expect(clippy::cast_possible_truncation, reason = "test data is small")]
 
+mod authentication_header;
+mod bundles;
 mod gateway;
+mod transport;
 
 mod packets;
 
@@ -18,3 +21,5 @@ mod departures;
 mod dummies;
 
 mod hostile;
+
+mod bad_input;

@@ -270,7 +270,6 @@ fn what_is_not_built_is_told_with_its_line() {
     let text = edited(&[
         "3: keys = \"kernel\"|metrics = \"127.0.0.1:9469\"",
         "24+ udp_encapsulation = {}|keepalive_seconds = 20",
-        "30: mode = \"transport\"",
     ]);
     let config = read(&text, Purpose::Check).unwrap();
     let told: Vec<String> = not_built(&config).iter().map(ToString::to_string).collect();
@@ -279,7 +278,6 @@ fn what_is_not_built_is_told_with_its_line() {
         "base.toml:4: metrics: not built in this version (leave it out)",
         "base.toml:26: udp_encapsulation: not built in this version (leave it out)",
         "base.toml:27: keepalive_seconds: not built in this version (0)",
-        "base.toml:33: mode: not built in this version (tunnel)",
     ];
     assert_eq!(told, expected);
 }

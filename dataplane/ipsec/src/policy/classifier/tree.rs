@@ -116,7 +116,8 @@ impl Tree {
         let Some((field, split)) = best else {
             return Self::Leaf(candidates.into_boxed_slice());
         };
-        let copies = split.below + split.above - candidates.len();
+        // What has no value in this family lies in neither part.
+        let copies = (split.below + split.above).saturating_sub(candidates.len());
         if split.below.max(split.above) >= candidates.len() || copies > *budget {
             return Self::Leaf(candidates.into_boxed_slice());
         }
