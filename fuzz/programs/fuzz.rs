@@ -1,6 +1,6 @@
 //! One libFuzzer program for all targets: the variable `XIPSEC_FUZZ_TARGET` names the one that
-//! runs. One program, because its instrumented dependencies take longer to build than the rest to
-//! run.
+//! runs. One program, because its instrumented dependencies take longer to build than the rest
+//! to run.
 //!
 //! With `XIPSEC_FUZZ_SEEDS=FOLDER` it writes the target's seeds there before it begins.
 #![no_main]

@@ -15,6 +15,7 @@ mod cargo;
 mod compliance;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod setup;
 mod signals;
@@ -42,6 +43,8 @@ enum Task {
         #[command(subcommand)]
         action: lab::Action,
     },
+    /// Feeds made-up bytes to everything that reads what others wrote; says what was found
+    Fuzz(fuzz::Options),
     /// Checks the shape of the code: import order, lengths, words, documents
     Tidy,
     /// Joins the RFCs' requirements with code and tests into docs/COMPLIANCE.md
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test => test::run(),
         Task::Lab { action } => lab::run(&action),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::Compliance => compliance::run(),
         Task::Ebpf { check } => ebpf::run(check),

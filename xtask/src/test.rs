@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use xipsec_tests::binary;
 
-use crate::{cargo, setup, tidy};
+use crate::{cargo, fuzz, setup, tidy};
 
 /// The profile of everything that is built for tests.
 const PROFILE: &str = "ci";
@@ -154,6 +154,7 @@ pub(crate) fn run() -> Result<()> {
         ];
         if run.part("build", || cargo::run(&build)) {
             run.counted("tests", tests);
+            run.counted("fuzzing", fuzzing);
         }
     }
     run.conclude()
@@ -170,6 +171,22 @@ fn tests() -> Result<Totals> {
         totals.failed = 1;
     }
     Ok(totals)
+}
+
+/// Every fuzzing target for some seconds, where this machine can build them.
+fn fuzzing() -> Result<Totals> {
+    if let Some(why) = fuzz::missing() {
+        println!("SKIPPED fuzzing: {why}");
+        return Ok(Totals {
+            skipped: 1,
+            ..Totals::default()
+        });
+    }
+    fuzz::run(&fuzz::Options::SHORT)?;
+    Ok(Totals {
+        passed: 1,
+        ..Totals::default()
+    })
 }
 
 /// The committed XDP object against its sources, by this program itself so that its verdict can be

@@ -19,8 +19,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let more = [
         "[dataplane]\nrings = { rx = 1 }\nicmp = { accept_unprotected = [3, \"too_big\"] }\n",
         "[[sa]]\nname = \"x\"\nmode = \"transport\"\nlifetime = { hard_seconds = -1 }\n",
-        "[[policy]]\nlocal = [\"10.0.0.0-10.0.0.9\", \"::/0\"]\n\
-         local_port = [\"9-1\", \"opaque\"]\n",
+        "[[policy]]\nlocal = [\"10.0.0.0-10.0.0.9\", \"::/0\"]\nlocal_port = [\"9-1\", 7]\n",
         "[[port]]\nname = \"\u{7}\"\naddress = [\"1.2.3.4\"]\n[[port]]\nname = 7\n",
         "",
         "[[sa]]\nname = \"00112233445566778899aabbccddeeff\"\n",

@@ -2,7 +2,7 @@
 //! what was sealed opens, what was damaged does not, and no length panics.
 
 use ipsec::crypto::suite::{Encryption, Integrity, Protocol, Suite};
-use ipsec::crypto::{OpenJob, SealJob, Transform, open, seal};
+use ipsec::crypto::{Backend, OpenJob, SealJob, Transform, open, seal};
 use ipsec::secret::Secret;
 
 use crate::bytes::Bytes;
@@ -20,7 +20,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         .map(|suite| {
             let long = [suite, 1, 5, 220, 0, 9, 1, 2, 3];
             let short = [(suite + 7) % count, 0, 0, 40, 0, 1, 9, 9, 9];
-            [long, short, long].concat()
+            [&[suite][..], &long, &short, &long].concat()
         })
         .collect()
 }
@@ -49,7 +49,7 @@ struct One {
     shift: i8,
 }
 
-fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
+fn one(bytes: &mut Bytes<'_>, suites: &[Suite], backend: Backend, number: u64) -> One {
     let suite = suites[usize::from(bytes.byte()) % suites.len()];
     let flags = bytes.byte();
     let length = usize::from(bytes.word()) % 9217;
@@ -76,7 +76,7 @@ fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
     };
     text.resize((length + 2).next_multiple_of(suite.alignment()), 4);
     One {
-        transform: Transform::new(suite, &keys[0], &keys[1]).unwrap(),
+        transform: Transform::with(backend, suite, &keys[0], &keys[1]).unwrap(),
         text,
         esn: flags & 1 == 1,
         sequence: number << 32 | u64::from(flags),
@@ -87,9 +87,11 @@ fn one(bytes: &mut Bytes<'_>, suites: &[Suite], number: u64) -> One {
 
 pub(crate) fn run(bytes: &[u8]) {
     let (mut bytes, suites) = (Bytes::new(bytes), suites());
+    let backends: Vec<Backend> = Backend::all().collect();
+    let backend = backends[usize::from(bytes.byte()) % backends.len()];
     let mut burst = Vec::new();
     while !bytes.is_empty() && burst.len() < BURST {
-        burst.push(one(&mut bytes, &suites, burst.len() as u64));
+        burst.push(one(&mut bytes, &suites, backend, burst.len() as u64));
     }
     let packets = sealed(&burst);
     for (undamaged, packets) in [(true, packets.clone()), (false, damaged(&burst, packets))] {

@@ -301,9 +301,9 @@ impl Gateway {
     }
 
     /// A packet of the machine itself; what each port sent because of it.
-    pub(crate) fn offer_from_host(&mut self, frame: &[u8], now: Time) -> [Vec<Vec<u8>>; 2] {
+    pub(crate) fn host_sends(&mut self, frame: &[u8], now: Time) -> [Vec<Vec<u8>>; 2] {
         self.from_host += 1;
-        self.feed.from_host(frame, now);
+        self.feed.host_sends(frame, now);
         self.sent()
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(bytes: &[u8]) {
         count += 1;
         let frame = protected_frame(&packet);
         if flags & 1 == 1 {
-            let [wan, _] = near.offer_from_host(&frame, now);
+            let [wan, _] = near.host_sends(&frame, now);
             sealed += pass_on(wan, &mut far, now);
         } else if frame.len() <= 4000 {
             burst.push(frame);

@@ -69,7 +69,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
         2 => {
             let packet = error_from_inside(six, &message);
-            gateway.offer_from_host(&packets::frame(MACS[LAN], &packet), now);
+            gateway.host_sends(&packets::frame(MACS[LAN], &packet), now);
         }
         // Out of a tunnel.
         _ => {

@@ -73,7 +73,7 @@ fn packet(bytes: &[u8]) {
         Ok(packet),
         "what lies behind a packet counts for nothing"
     );
-    let _known = builtin(ip, &packet, |_| true);
+    let _known = builtin(ip, &packet, |address| address == packet.destination);
     let _quoted = icmp_error::quoted_packet(ip, &packet);
     let _label = tunnel_header::flow_label(&packet, 1);
     errors(ip, &packet);
@@ -117,7 +117,12 @@ fn errors(ip: &[u8], packet: &Packet) {
         );
         let error = parse(&room[..length]).unwrap();
         assert_eq!(usize::from(error.length), length);
-        let quoted = icmp_error::quoted_packet(&room[..length], &error).unwrap();
+        let Some(quoted) = icmp_error::quoted_packet(&room[..length], &error) else {
+            // The quote breaks off among the extension headers.
+            let shown = length - usize::from(error.upper_offset) - 8;
+            assert!(usize::from(packet.upper_offset) > shown);
+            continue;
+        };
         assert_eq!(
             (quoted.source, quoted.destination),
             (packet.source, packet.destination)
@@ -129,7 +134,9 @@ fn errors(ip: &[u8], packet: &Packet) {
 /// two, and then the first piece alone is none (RFC 7112).
 fn pieces(ip: &[u8], packet: &Packet) {
     let chained = packet.version == Version::V6 && packet.upper_offset != 40;
-    for mtu in [68, 576, 1280, 1500] {
+    // No link carries IPv6 in less, and less would cut the upper header too.
+    let mtus = [68, 576, 1280, 1500].into_iter();
+    for mtu in mtus.filter(|mtu| packet.version == Version::V4 || *mtu >= 1280) {
         let plans = [Plan::transit(ip, packet, mtu), Plan::own(ip, 7, mtu)];
         for plan in plans.into_iter().flatten() {
             let mut room = vec![0xee; ip.len().max(mtu.into()) + 64];

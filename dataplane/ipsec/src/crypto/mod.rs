@@ -129,8 +129,12 @@ impl Transform {
         Self::with(Backend::chosen(), suite, encryption_key, integrity_key)
     }
 
-    /// [`Self::new`], for one of the backends that this machine has.
-    fn with(
+    /// [`Self::new`], for one of the backends that this machine has. Jobs of one burst must have
+    /// one backend: [`seal`] zeroes, and [`open`] refuses, what differs from its neighbour.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(
         backend: Backend,
         suite: Suite,
         encryption_key: &Secret,

@@ -1,7 +1,7 @@
 //! ESP packets over the crate's doors: a head, an IV, a text that ends with its trailer, an ICV.
 
 use ipsec::crypto::suite::{Encryption, Integrity, Protocol, Suite};
-use ipsec::crypto::{OpenJob, SealJob, Transform, open, seal};
+use ipsec::crypto::{Backend, OpenJob, SealJob, Transform, open, seal};
 use ipsec::secret::Secret;
 
 /// SPI and sequence number as they stand on the wire, and the number's high half.
@@ -71,15 +71,21 @@ pub(crate) fn esp_suites() -> Vec<Suite> {
         .collect()
 }
 
-/// The expanded keys by every code that this machine has for the suite, each with its name. Today
-/// the crate chooses for itself and there is one.
+/// The expanded keys by every code that this machine has for the suite, each with its name. Only
+/// AES-GCM has more than one.
 pub(crate) fn transforms(
     suite: Suite,
     encryption_key: &[u8],
     integrity_key: &[u8],
 ) -> Vec<(&'static str, Transform)> {
     let keys = [encryption_key, integrity_key].map(|key| Secret::new(key.to_vec()));
-    vec![("chosen", Transform::new(suite, &keys[0], &keys[1]).unwrap())]
+    let several = matches!(suite.encryption, Encryption::AesGcm { .. });
+    let backends = Backend::all().filter(|it| several || *it == Backend::chosen());
+    let expanded = backends.map(|backend| {
+        let transform = Transform::with(backend, suite, &keys[0], &keys[1]);
+        (backend.name(), transform.unwrap())
+    });
+    expanded.collect()
 }
 
 /// Seals `text`, whose last two bytes are pad length and next header.

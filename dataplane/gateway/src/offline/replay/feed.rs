@@ -36,7 +36,7 @@ impl Feed {
     }
 
     /// A packet of the machine itself, behind an Ethernet header that means nothing.
-    pub fn from_host(&mut self, frame: &[u8], now: Time) {
+    pub fn host_sends(&mut self, frame: &[u8], now: Time) {
         let packet = Captured {
             timestamp: now.0,
             frame: frame.to_vec(),
