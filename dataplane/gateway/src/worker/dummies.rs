@@ -31,8 +31,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         let Some(mut at) = begun.or_else(next) else {
             return 0;
         };
-        let Ok(sent) = self.send_some(at.order, snapshot, now) else {
-            // What cannot be sent at all was never created and counts nowhere.
+        let Ok(Some(sent)) = self.send_some(at.order, snapshot, now) else {
+            // What cannot be sent at all was never created and counts nowhere; what another
+            // worker sends is its to count.
             return 0;
         };
         if sent > 0 {
@@ -45,14 +46,14 @@ impl<P: Port, H: Host> Worker<P, H> {
         sent
     }
 
-    /// Sends up to a batch of an order: how many left. What holds up the others may pass, unless it
-    /// is an error.
+    /// Sends up to a batch of an order: how many left, or `None` when the whole order went to the
+    /// SA's home. What holds up the others may pass, unless it is an error.
     fn send_some(
         &mut self,
         order: Order,
         snapshot: &Snapshot,
         now: Time,
-    ) -> Result<usize, DropReason> {
+    ) -> Result<Option<usize>, DropReason> {
         let sa = snapshot.tables.sad.by_slot(order.slot);
         let sa = sa.ok_or(DropReason::SaExpired)?;
         let count = usize::try_from(order.count).unwrap_or(BATCH).min(BATCH);
@@ -61,7 +62,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         if let Some(Verdict::Elsewhere(home)) = items.first().map(|item| item.verdict) {
             let taken = self.desk.send_order(home, order);
             self.desk.ring();
-            return taken.map(|()| 0).map_err(|_| DropReason::HandoffFull);
+            return taken.map(|()| None).map_err(|_| DropReason::HandoffFull);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = self.seal(items, &mut buffers, snapshot, now);
@@ -83,7 +84,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
         }
-        refused.map(|()| sent)
+        refused.map(|()| Some(sent))
     }
 }
 

@@ -18,12 +18,14 @@ use ipsec::wire::checksum::Sum;
 use crate::assembly;
 use crate::config::{self, Purpose};
 use crate::counters::{Block, Cell, PolicyCell, Tally};
+use crate::port::Port;
 use crate::port::memory::MemoryPort;
 use crate::port::settings::Side;
 use crate::route::PortIndex;
 use crate::snapshot::{PortFacts, Snapshot};
 use crate::worker::handoff::Exchange;
 use crate::worker::host::NoHost;
+use crate::worker::orders::Order;
 use crate::worker::pending::NextHop;
 use crate::worker::{Lane, Worker, WorkerSettings};
 
@@ -95,7 +97,10 @@ struct World {
     sas: Vec<Arc<Sa>>,
     policies: Vec<Arc<[PolicyCell]>>,
     requests: Arc<ArrayQueue<NextHop>>,
+    exchange: Arc<MemoryExchange>,
 }
+
+type MemoryExchange = Exchange<<MemoryPort as Port>::Received>;
 
 /// What workers read, by a configuration's text.
 fn generation(text: &str) -> (Snapshot, Vec<Arc<Sa>>) {
@@ -176,6 +181,7 @@ impl World {
             sas,
             policies,
             requests,
+            exchange,
         }
     }
 
@@ -358,4 +364,33 @@ fn an_opened_packet_goes_on_where_its_next_sa_is_at_home() {
     let tally = world.tally();
     assert_eq!((tally.dropped(), tally.of(Cell::Held)), (0, 0));
     assert_eq!(world.sas[1].published.packets.load(Relaxed), 2);
+}
+
+//= test T13 (RFC 4303 section 2.6)
+//= test T76 (RFC 4303 section 2.7)
+#[test]
+fn as_many_dummies_leave_as_were_ordered_wherever_the_order_arrives() {
+    let text = PORTS.to_owned()
+        + PEER
+        + &sa("out", 0x1001, "out", 1)
+        + &policy("out", NETS, &protect("out"));
+    for arrives in [0, 1] {
+        let mut world = World::new(&text, 2);
+        world.offer(1, LAN, &[udp(NEAR, FAR, 9)], Time(0));
+        assert_eq!(world.sent(1, WAN).len(), 1, "the SA is at home there now");
+        let slot = world.sas[0].slot;
+        let order = Order { slot, count: 70 };
+        world.exchange.order(arrives, order).unwrap();
+        let mut sent = 0;
+        for round in 1..9 {
+            for worker in [0, 1] {
+                world.round(worker, Time(round * MILLISECOND));
+                sent += world.sent(worker, WAN).len();
+            }
+        }
+        assert_eq!(sent, 70, "ordered at worker {arrives}");
+        let tally = world.tally();
+        assert_eq!((tally.of(Cell::Created), tally.dropped()), (70, 0));
+        assert_eq!(world.sas[0].published.sequence.load(Relaxed), 71);
+    }
 }
