@@ -23,6 +23,7 @@ fn associations_of_policies() {
     ]));
 }
 
+//= test T103
 #[test]
 fn selectors() {
     conclude(tells(&[

@@ -34,6 +34,7 @@ fn counted(json: &serde_json::Value) -> Vec<(String, u64)> {
     policies.map(entry).collect()
 }
 
+//= test T99
 #[test]
 fn the_first_match_by_priority_decides() {
     let body = || -> Result<()> {

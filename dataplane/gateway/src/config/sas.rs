@@ -264,6 +264,9 @@ fn read_nat<'d>(
         if protocol == Some(Protocol::Ah) {
             entry.refuse(found, "not with ah", "protocol esp");
         }
+        //= exception T67 T135 T140 T158: the stages are built and tested, `run` and `replay` still
+        //= refuse the key, since a peer that moves is not followed
+        //= exception T160: a peer that moves is not followed in this version
         found.not_built(entry.line, &entry.key, "leave it out");
     }
     let udp_encapsulation = encapsulated.as_ref().and_then(|entry| entry.table(found));
@@ -279,6 +282,7 @@ fn read_nat<'d>(
                     "0, or udp_encapsulation",
                 );
             }
+            //= exception T136: keepalives are recognised and swallowed; sending them is not built
             found.not_built(entry.line, &entry.key, "0");
         }
     }
@@ -355,6 +359,7 @@ fn read_outer<'d>(found: &mut Findings<'d>, table: &mut Table<'d>, mode: Option<
     let per_worker = table.take(found, "per_worker").and_then(|entry| {
         let per_worker = entry.boolean(found)?;
         if per_worker {
+            //= exception T70: outbound SAs chosen by worker are refused in this version
             found.not_built(entry.line, &entry.key, "false");
         }
         Some(per_worker)

@@ -394,3 +394,41 @@ fn as_many_dummies_leave_as_were_ordered_wherever_the_order_arrives() {
         assert_eq!(world.sas[0].published.sequence.load(Relaxed), 71);
     }
 }
+
+//= test T126 (RFC 4301 section 8.2.1)
+#[test]
+fn a_learned_path_mtu_is_told_to_senders_and_forgotten_with_its_age() {
+    let text = PORTS.to_owned()
+        + PEER
+        + &sa("out", 0x1001, "out", 1)
+        + &policy("out", NETS, &protect("out"));
+    let mut world = World::new(&text, 1);
+    // 1400 bytes: 20, 8, 8 and 16 around them make 1454 with padding and trailer.
+    let mut long = udp(NEAR, FAR, 9);
+    long.resize(1400, 0);
+    long[2..4].copy_from_slice(&1400_u16.to_be_bytes());
+    long[24..26].copy_from_slice(&1380_u16.to_be_bytes());
+    long[10..12].fill(0);
+    let sum = Sum::ZERO.bytes(&long[..20]).checksum();
+    long[10..12].copy_from_slice(&sum.to_be_bytes());
+    let offer = |world: &mut World, now| {
+        world.offer(0, LAN, std::slice::from_ref(&long), now);
+        world.sent(0, WAN).len()
+    };
+    assert_eq!(offer(&mut world, Time(0)), 1);
+    let path = &world.sas[0].published.path_mtu;
+    path.learn(1300, Time(1));
+    assert_eq!(offer(&mut world, Time(2)), 0);
+    let told = world.sent(0, LAN);
+    assert_eq!((told.len(), &told[0][20..22]), (1, &[3, 4][..]));
+    // 1300 less 20, 8, 8 and 16, in whole words, less the trailer.
+    assert_eq!(told[0][26..28], 1246_u16.to_be_bytes());
+    assert_eq!(world.tally().drops(DropReason::TooBig), 1);
+    assert!(
+        world.sas[0]
+            .published
+            .path_mtu
+            .forget_after(SECOND, Time(1 + SECOND))
+    );
+    assert_eq!(offer(&mut world, Time(SECOND + 2)), 1);
+}

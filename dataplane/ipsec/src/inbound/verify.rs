@@ -5,13 +5,15 @@ use arrayvec::ArrayVec;
 use crate::inbound::{Context, Item, Verdict};
 use crate::ip::icmp_error::quoted_packet;
 use crate::limits::BUNDLE_DEPTH;
-use crate::packet::Packet;
+use crate::packet::{Fragment, Packet, Version};
+use crate::policy::decision::takes_opaque;
 use crate::policy::fragments::{Memory, Passage};
 use crate::policy::selector::turned;
 use crate::policy::{Action, Decision, Policy, PolicyIndex, Spd};
 use crate::sa::SaSlot;
 use crate::time::Time;
 use crate::verdict::DropReason;
+use crate::wire::ipv4;
 
 pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     let spd = &context.tables.inbound;
@@ -53,7 +55,12 @@ fn decide(
     now: Time,
 ) -> Result<PolicyIndex, DropReason> {
     let reason = match spd.decide(inner, Passage::Opened, memory, now) {
-        Decision::Policy(policy) if comes_by(policy, through) => return Ok(policy.index),
+        Decision::Policy(policy) if comes_by(policy, through) => {
+            if takes_opaque(&policy.selector) && may_hold_ports(bytes, inner) {
+                return Err(DropReason::Fragment);
+            }
+            return Ok(policy.index);
+        }
         Decision::Fragment => DropReason::Fragment,
         _ => DropReason::SelectorMismatch,
     };
@@ -62,6 +69,22 @@ fn decide(
         .filter(|policy| comes_by(policy, through))
         .map(|policy| policy.index)
         .ok_or(reason)
+}
+
+/// The least offset, bytes, of a later IPv4 fragment that a policy for hidden ports takes: an IPv4
+/// header has 60 bytes at most and every link carries 68, so no ports lie as far behind (RFC 4301
+/// appendix D.3 names this number).
+const LATER_FRAGMENT_MINIMUM: u16 = 128;
+
+/// True for a later IPv4 fragment that could overwrite the ports of a first one. Those of IPv6 tell
+/// too little for such a check.
+//= T124 (RFC 4301 section 7.2)
+fn may_hold_ports(bytes: &[u8], inner: &Packet) -> bool {
+    inner.version == Version::V4
+        && inner.fragment == Fragment::Later
+        && ipv4::Header::parse(bytes).is_none_or(|header| {
+            (header.flags_and_offset() & ipv4::OFFSET) * 8 < LATER_FRAGMENT_MINIMUM
+        })
 }
 
 /// True when the policy's packets come through exactly those SAs.

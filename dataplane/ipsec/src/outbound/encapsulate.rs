@@ -82,6 +82,7 @@ fn headers(
     if let Some(encapsulation) = parameters.udp_encapsulation {
         //= T67 (RFC 3948 section 2.1): over IPv6 the checksum follows when all is sealed
         let length = total - shape.front - shape.ip;
+        //= T135 (RFC 3948 section 2.1)
         let header = udp::Header {
             source: encapsulation.source_port,
             destination: encapsulation.destination_port,

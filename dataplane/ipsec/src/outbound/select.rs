@@ -45,6 +45,7 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
         item.policy = Some(tables.local_index());
         return Ok(Verdict::Host);
     }
+    //= T119 (RFC 4301 section 6): ICMP that is no error has no way of its own
     let decision = tables
         .outbound
         .decide(packet, Passage::Outbound, context.memory, context.now);

@@ -134,6 +134,7 @@ fn describe_v6(
     rest: &[u8],
 ) -> Option<(Packet, Option<Upper>)> {
     let (fragment, identification) = match chain.fragment {
+        //= T155 (RFC 6946 section 4)
         None => (Fragment::Whole, 0),
         Some(fragment) if fragment.offset != 0 => (Fragment::Later, fragment.identification),
         Some(fragment) if fragment.more => (Fragment::First, fragment.identification),

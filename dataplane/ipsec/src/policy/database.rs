@@ -16,6 +16,7 @@ pub struct Database {
 
 impl Database {
     /// Orders `policies`, which come in order of insertion.
+    //= exception T102: policies do not change while the gateway runs, in this version
     //= T99 (RFC 4301 section 4.4.1)
     #[must_use]
     pub fn new(direction: Direction, mut policies: Vec<Policy>) -> Self {

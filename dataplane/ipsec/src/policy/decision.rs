@@ -209,7 +209,7 @@ const fn has_upper_fields(number: u8) -> bool {
 }
 
 /// True when the policy names what hides its ports as its own (RFC 4301 §7.2).
-const fn takes_opaque(selector: &Selector) -> bool {
+pub(crate) const fn takes_opaque(selector: &Selector) -> bool {
     matches!(selector.local_port, PortSelector::List { opaque: true, .. })
         || matches!(
             selector.remote_port,

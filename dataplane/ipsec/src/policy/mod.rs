@@ -44,6 +44,7 @@ pub struct AddressRange {
 }
 
 /// Addresses that a selector takes.
+//= T103 (RFC 4301 section 4.4.1.1)
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSelector {
     /// Every address of both families.

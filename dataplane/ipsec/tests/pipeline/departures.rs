@@ -24,6 +24,7 @@ fn verdict(gateway: &mut Gateway, packet: &[u8], mtu: u16) -> Out {
 
 const DF: u16 = 0x4000;
 
+//= test T100
 //= test T51
 #[test]
 fn policy_decides_and_counts() {
@@ -280,4 +281,20 @@ proptest! {
         let larger = v4(usize::from(limit) + 1).bytes();
         prop_assert_eq!(verdict(&mut a, &larger, mtu), Out::Fragment(limit));
     }
+}
+
+//= test T119
+#[test]
+fn icmp_that_is_no_error_goes_by_the_policies_like_any_other() {
+    let mut echo = between("10.1.0.1", "10.2.0.1", 0).with(1, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    echo.truncate(28);
+    let mut a = Gateway::new(vec![], &[], &[A]);
+    assert_eq!(verdict(&mut a, &echo, 1500), drop(DropReason::NoPolicy));
+    let mut clear = policy("clear", Direction::Out, Action::Bypass, &[]);
+    clear.selector.protocol = Some(17);
+    let mut a = Gateway::new(vec![], &[clear.clone()], &[A]);
+    assert_eq!(verdict(&mut a, &echo, 1500), drop(DropReason::NoPolicy));
+    clear.selector.protocol = Some(1);
+    let mut a = Gateway::new(vec![], &[clear], &[A]);
+    assert_eq!(verdict(&mut a, &echo, 1500), Out::Bypass);
 }

@@ -75,6 +75,7 @@ fn udp_encapsulation_over_both_families() {
     }
 }
 
+//= test T135
 //= test T140
 #[test]
 fn the_udp_checksum_is_zero_over_ipv4_and_right_over_ipv6() {

@@ -193,3 +193,31 @@ fn inner_fragments_pass_any_and_not_ports() {
         In::Opened
     );
 }
+
+//= test T124
+#[test]
+fn a_policy_for_hidden_ports_takes_no_fragment_that_could_hold_them() {
+    let (a, _) = pair(|_| {});
+    let mut from = policy("from", Direction::In, Action::Protect, &["1001-In"]);
+    from.selector.protocol = Some(17);
+    from.selector.local_port = PortSelector::List {
+        opaque: true,
+        ranges: vec![],
+    };
+    let into = sa(Direction::In, 0x1001, A, B);
+    let mut b = Gateway::new(vec![into], &[from], &[B]);
+    let ends = [(1, false), (15, false), (16, true), (100, true)];
+    for (number, (offset, passes)) in (1..).zip(ends) {
+        let later = Udp {
+            flags_and_offset: offset,
+            ..v4(62)
+        };
+        let verdict = b.verdict(&crafted(&a, number, &later.bytes(), &[0, 4]));
+        let wanted = if passes {
+            In::Opened
+        } else {
+            drop(DropReason::Fragment)
+        };
+        assert_eq!(verdict, wanted, "offset {offset} units");
+    }
+}
