@@ -102,6 +102,20 @@ pub fn checksum(start: u32, bytes: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
+/// The IP packet when a gateway has forwarded it.
+pub fn one_hop_less(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet[0] >> 4 == 6 {
+        packet[7] -= 1;
+        return packet;
+    }
+    packet[8] -= 1;
+    packet[10..12].fill(0);
+    let sum = checksum(0, &packet[..20]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// The unfolded sum of the pseudo header of TCP, UDP or ICMPv6.
 pub fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u32 {
     let address = |address: IpAddr| match address {

@@ -127,19 +127,11 @@ impl Column {
 
     /// The packet when a gateway has forwarded it: the machine's own keep their hop limit.
     fn lowered(self, packet: &[u8]) -> Vec<u8> {
-        let mut packet = packet.to_vec();
         if self.transport {
-            return packet;
+            packet.to_vec()
+        } else {
+            packets::one_hop_less(packet)
         }
-        if packet[0] >> 4 == 6 {
-            packet[7] -= 1;
-            return packet;
-        }
-        packet[8] -= 1;
-        packet[10..12].fill(0);
-        let sum = packets::checksum(0, &packet[..20]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet
     }
 }
 
