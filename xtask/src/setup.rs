@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Debian packages and what each is for.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("clang", "libxdp's own BPF programs"),
     ("llvm", "the same"),
     ("libclang-dev", "bindings to libxdp"),
@@ -15,6 +15,7 @@ const PACKAGES: [(&str, &str); 21] = [
     ("m4", "libxdp's build"),
     ("pkg-config", "libxdp's build"),
     ("gcc", "C libraries"),
+    ("g++", "libFuzzer"),
     ("gcc-multilib", "headers of the BPF target"),
     ("iproute2", "namespaces and wires"),
     ("iputils-ping", "ping"),
