@@ -1,5 +1,5 @@
-//! Every algorithm through the packet format: published vectors, damaged packets, mixed batches. The
-//! second implementation stands in `tests/crypto`.
+//! Every algorithm through the packet format: published vectors, damaged packets, mixed batches.
+//! The second implementation stands in `tests/crypto`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
