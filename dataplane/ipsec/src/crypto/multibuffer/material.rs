@@ -49,7 +49,7 @@ impl Material {
     /// give something useless.
     #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
     pub(super) fn fill(&mut self, key: &[u8]) {
-        self.expand(key);
+        expand(&mut self.round_keys, key);
         let hash_key = match rounds(key.len()) {
             Some(10) => encrypted::<10>(self, _mm_setzero_si128()),
             Some(12) => encrypted::<12>(self, _mm_setzero_si128()),
@@ -72,34 +72,34 @@ impl Material {
             power = Products::of(power, first, halves(first)).reduced();
         }
     }
+}
 
-    /// The key schedule of FIPS 197 §5.2, word by word: the CPU's help with it looks nothing up in
-    /// tables.
-    #[target_feature(enable = "aes,sse2")]
-    fn expand(&mut self, key: &[u8]) {
-        let key_words = key.len() / 4;
-        let words = self.round_keys.as_flattened_mut().as_chunks_mut::<4>().0;
-        let mut constant = 1_u32;
-        for index in 0..words.len().min(4 * (key_words + 7)) {
-            let Some(before) = index.checked_sub(key_words) else {
-                if let Some(word) = key.as_chunks::<4>().0.get(index) {
-                    words[index] = *word;
-                }
-                continue;
-            };
-            let last = u32::from_le_bytes(words[index - 1]);
-            let mixed = if index % key_words == 0 {
-                let mixed = substituted(last).rotate_right(8) ^ constant;
-                // Doubled in the field of AES: 80 becomes 1b.
-                constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
-                mixed
-            } else if key_words > 6 && index % key_words == 4 {
-                substituted(last)
-            } else {
-                last
-            };
-            words[index] = (u32::from_le_bytes(words[before]) ^ mixed).to_le_bytes();
-        }
+/// The key schedule of FIPS 197 §5.2, word by word: the CPU's help with it looks nothing up in
+/// tables. Fills in one round key more than there are [`rounds`], as far as there is room.
+#[target_feature(enable = "aes,sse2")]
+pub(super) fn expand(round_keys: &mut [[u8; BLOCK]], key: &[u8]) {
+    let key_words = key.len() / 4;
+    let words = round_keys.as_flattened_mut().as_chunks_mut::<4>().0;
+    let mut constant = 1_u32;
+    for index in 0..words.len().min(4 * (key_words + 7)) {
+        let Some(before) = index.checked_sub(key_words) else {
+            if let Some(word) = key.as_chunks::<4>().0.get(index) {
+                words[index] = *word;
+            }
+            continue;
+        };
+        let last = u32::from_le_bytes(words[index - 1]);
+        let mixed = if index % key_words == 0 {
+            let mixed = substituted(last).rotate_right(8) ^ constant;
+            // Doubled in the field of AES: 80 becomes 1b.
+            constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
+            mixed
+        } else if key_words > 6 && index % key_words == 4 {
+            substituted(last)
+        } else {
+            last
+        };
+        words[index] = (u32::from_le_bytes(words[before]) ^ mixed).to_le_bytes();
     }
 }
 
