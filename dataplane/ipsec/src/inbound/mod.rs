@@ -34,6 +34,8 @@ use crate::tables::{Count, Tables};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
+pub use decrypt::{Opening, Task};
+
 /// An authentic packet that carries nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumed {
@@ -188,12 +190,30 @@ pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 /// Without one a packet ends as `no_frame`.
 pub fn open<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for batch in batch.chunks_mut(BATCH) {
+        prepare(batch);
         decrypt::run(batch);
-        accept::run(batch, context);
-        decapsulate::run(batch);
-        batch.iter_mut().for_each(|item| again(item, context));
-        verify::run(batch, context);
+        accept(batch, context);
     }
+}
+
+/// First part of [`open`]: leaves packets with an [`Item::task`] for [`decrypt`].
+pub fn prepare(batch: &mut [Item<'_>]) {
+    decrypt::prepare(batch);
+}
+
+/// Second part of [`open`], for at most [`BATCH`] packets: keys alone, no state, so any thread may
+/// do it.
+pub fn decrypt(batch: &mut [Opening<'_>]) {
+    decrypt::run_tasks(batch);
+}
+
+/// Third part of [`open`], for at most [`BATCH`] packets in the order of their arrival: replay is
+/// decided here.
+pub fn accept<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    accept::run(batch, context);
+    decapsulate::run(batch);
+    batch.iter_mut().for_each(|item| again(item, context));
+    verify::run(batch, context);
 }
 
 /// Opens what came out of an SA and is still protected for us: `limits::BUNDLE_DEPTH` is two.
@@ -231,6 +251,7 @@ fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
     }
     batch[0].destination = Some(destination);
     precheck::run(batch, &mut context);
+    decrypt::prepare(batch);
     decrypt::run(batch);
     accept::run(batch, &mut context);
     decapsulate::run(batch);

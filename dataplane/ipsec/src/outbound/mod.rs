@@ -37,6 +37,7 @@ use crate::time::Time;
 use crate::verdict::DropReason;
 
 pub use fit::largest_inner;
+pub use seal::{Sealing, Task};
 
 /// What is known of a packet's fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,19 +243,31 @@ pub const BUNDLE_ROOM: usize = PACKET + OVERHEAD;
 /// Without one a packet ends as `no_frame`.
 pub fn protect(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     for batch in batch.chunks_mut(BATCH) {
-        for item in &mut *batch {
-            if let (Verdict::Protect, Some(inner), Some(sa)) =
-                (item.verdict, item.inner_sa, item.sa)
-            {
-                item.verdict = twice(item, inner, sa, context).unwrap_or_else(Verdict::Drop);
-            }
-        }
-        through_one(batch, context);
+        write(batch, context);
+        seal::run(batch);
     }
 }
 
-/// The stages for the packets of `batch` that go through one SA.
-fn through_one(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+/// First half of the third door: numbers and encapsulates, and leaves packets with a
+/// [`Item::task`] for [`seal`]. Those of bundles are sealed when it returns.
+pub fn write(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for item in &mut *batch {
+        if let (Verdict::Protect, Some(inner), Some(sa)) = (item.verdict, item.inner_sa, item.sa) {
+            item.verdict = twice(item, inner, sa, context).unwrap_or_else(Verdict::Drop);
+        }
+    }
+    number::run(batch, context);
+    encapsulate::run(batch, context);
+}
+
+/// Second half, for at most [`BATCH`] packets: keys alone, no state, so any thread may do it.
+pub fn seal(batch: &mut [Sealing<'_>]) {
+    seal::run_tasks(batch);
+}
+
+/// All of the third door for a packet that goes through one SA.
+fn through_one(item: &mut Item<'_>, context: &mut Context<'_, '_>) {
+    let batch = std::slice::from_mut(item);
     number::run(batch, context);
     encapsulate::run(batch, context);
     seal::run(batch);
@@ -286,7 +299,7 @@ fn twice(
     first.front = item.front;
     first.next_header = item.next_header;
     first.destination = Some(room);
-    through_one(std::slice::from_mut(&mut first), &mut context);
+    through_one(&mut first, &mut context);
     let Verdict::Sealed(length) = first.verdict else {
         return Err(refusal(first.verdict));
     };
@@ -301,7 +314,7 @@ fn twice(
         last.next_header = front.protocol;
     }
     last.destination = Some(destination);
-    through_one(std::slice::from_mut(&mut last), &mut context);
+    through_one(&mut last, &mut context);
     match last.verdict {
         Verdict::Sealed(length) => Ok(Verdict::Sealed(length)),
         other => Err(refusal(other)),

@@ -10,60 +10,168 @@ use crate::sa::Sa;
 use crate::sa::association::Protocol;
 use crate::shape::Shape;
 use crate::verdict::DropReason;
-use crate::wire::{checksum, udp};
+use crate::wire::checksum::pseudo_v6;
+use crate::wire::udp;
+
+/// What sealing needs to know of a packet that is numbered and written. Owned, so that the key's
+/// work may be done by another thread than the one that owns the SA's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The sequence number.
+    sequence: u64,
+    /// Length of the packet to send.
+    length: u16,
+    /// Length of the packet to protect.
+    inner: u16,
+    /// Transport mode: bytes of headers that stay in front, else 0.
+    front: u16,
+}
+
+impl Task {
+    /// Length of the packet to send, from its outer IP header on, bytes.
+    #[must_use]
+    pub const fn length(&self) -> u16 {
+        self.length
+    }
+}
+
+/// A [`Task`] with its bytes and its keys.
+pub struct Sealing<'a> {
+    /// What is to be done.
+    pub task: Task,
+    /// The SA that wrote the packet.
+    pub sa: &'a Sa,
+    /// The packet to protect, as `write` left it.
+    pub source: &'a [u8],
+    /// What `write` wrote into.
+    pub destination: &'a mut [u8],
+    /// False when the packet must not be sent; set by sealing.
+    pub sealed: bool,
+}
+
+/// What a packet is sealed from.
+struct Parts<'b> {
+    task: Task,
+    sa: &'b Sa,
+    source: &'b [u8],
+    destination: &'b mut [u8],
+}
+
+/// Something that may want to be sealed.
+trait Seal {
+    /// `None`: it does not want to.
+    fn parts(&mut self) -> Option<Parts<'_>>;
+
+    /// It could not be done.
+    fn refuse(&mut self);
+}
+
+impl Seal for Item<'_> {
+    fn parts(&mut self) -> Option<Parts<'_>> {
+        Some(Parts {
+            task: self.task()?,
+            sa: self.sa?,
+            source: self.source,
+            destination: self.destination.as_deref_mut()?,
+        })
+    }
+
+    fn refuse(&mut self) {
+        self.verdict = Verdict::Drop(DropReason::Malformed);
+    }
+}
+
+impl Seal for Sealing<'_> {
+    fn parts(&mut self) -> Option<Parts<'_>> {
+        Some(Parts {
+            task: self.task,
+            sa: self.sa,
+            source: self.source,
+            destination: self.destination,
+        })
+    }
+
+    fn refuse(&mut self) {
+        self.sealed = false;
+    }
+}
+
+impl Item<'_> {
+    /// What is left to do for a packet that is written and not sealed yet.
+    #[must_use]
+    pub const fn task(&self) -> Option<Task> {
+        match (self.verdict, self.inner_sa) {
+            (Verdict::Sealed(length), None) => Some(Task {
+                sequence: self.sequence,
+                length,
+                inner: self.packet.length,
+                front: self.front,
+            }),
+            _ => None,
+        }
+    }
+}
 
 /// `batch` has at most [`BATCH`] packets.
 pub(super) fn run(batch: &mut [Item<'_>]) {
+    seal_all(batch);
+}
+
+/// `batch` has at most [`BATCH`] packets; others are not sealed.
+pub(super) fn run_tasks(batch: &mut [Sealing<'_>]) {
+    for (index, one) in batch.iter_mut().enumerate() {
+        one.sealed = index < BATCH;
+    }
+    let end = batch.len().min(BATCH);
+    seal_all(&mut batch[..end]);
+}
+
+fn seal_all(batch: &mut [impl Seal]) {
     let mut jobs: ArrayVec<SealJob<'_>, BATCH> = ArrayVec::new();
-    for item in &mut *batch {
-        if let Some(job) = job(item) {
+    for one in &mut *batch {
+        if let Some(job) = one.parts().and_then(Parts::job) {
             let _ = jobs.try_push(job);
         }
     }
     crypto::seal(&mut jobs);
     drop(jobs);
-    for item in batch {
-        let Some(sa) = item.sa.filter(|_| item.inner_sa.is_none()) else {
-            continue;
-        };
-        let shape = item.shape(sa);
-        if let (Verdict::Sealed(length), Some(destination)) =
-            (item.verdict, item.destination.as_deref_mut())
-            && let Some(packet) = destination.get_mut(..usize::from(length))
-        {
-            if sa.parameters.protocol == Protocol::Esp {
-                finish(packet, sa, &shape);
-                continue;
-            }
-            let content = item.source.get(shape.front..item.packet.length.into());
-            let signed =
-                content.and_then(|content| sign(packet, sa, &shape, content, item.sequence));
-            if signed.is_none() {
-                item.verdict = Verdict::Drop(DropReason::Malformed);
-            }
+    for one in batch {
+        if one.parts().is_some_and(|parts| parts.finish().is_none()) {
+            one.refuse();
         }
     }
 }
 
-fn job<'b>(item: &'b mut Item<'_>) -> Option<SealJob<'b>> {
-    let (Verdict::Sealed(length), None) = (item.verdict, item.inner_sa) else {
-        return None;
-    };
-    let sa = item.sa?;
-    if sa.parameters.protocol == Protocol::Ah {
-        return None;
+impl<'b> Parts<'b> {
+    fn job(self) -> Option<SealJob<'b>> {
+        if self.sa.parameters.protocol == Protocol::Ah {
+            return None;
+        }
+        let shape = Shape::of(&self.sa.parameters, self.task.front.into());
+        Some(SealJob {
+            transform: &self.sa.transform,
+            source: self.source.get(shape.front..self.task.inner.into())?,
+            destination: self
+                .destination
+                .get_mut(shape.protected()..usize::from(self.task.length))?,
+            sequence: self.task.sequence,
+            esn: self.sa.parameters.esn,
+        })
     }
-    let shape = item.shape(sa);
-    Some(SealJob {
-        transform: &sa.transform,
-        source: item.source.get(shape.front..item.packet.length.into())?,
-        destination: item
-            .destination
-            .as_deref_mut()?
-            .get_mut(shape.protected()..usize::from(length))?,
-        sequence: item.sequence,
-        esn: sa.parameters.esn,
-    })
+
+    /// What remains when ciphers and MACs of the batch are done; `None`: the packet has come to
+    /// nothing.
+    fn finish(self) -> Option<()> {
+        let (sa, task) = (self.sa, self.task);
+        let shape = Shape::of(&sa.parameters, task.front.into());
+        let packet = self.destination.get_mut(..usize::from(task.length))?;
+        let content = self.source.get(shape.front..task.inner.into())?;
+        if sa.parameters.protocol == Protocol::Esp {
+            checksum(packet, sa, &shape);
+            return Some(());
+        }
+        sign(packet, sa, &shape, content, task.sequence)
+    }
 }
 
 /// Puts the content behind AH and the ICV into it.
@@ -86,7 +194,7 @@ fn sign(packet: &mut [u8], sa: &Sa, shape: &Shape, content: &[u8], sequence: u64
 
 /// The UDP checksum over IPv6, which covers the sealed bytes.
 //= T67 T140 (RFC 8200 section 8.1)
-fn finish(packet: &mut [u8], sa: &Sa, shape: &Shape) {
+fn checksum(packet: &mut [u8], sa: &Sa, shape: &Shape) {
     let parameters = &sa.parameters;
     let (Some(_), false) = (
         parameters.udp_encapsulation,
@@ -98,7 +206,7 @@ fn finish(packet: &mut [u8], sa: &Sa, shape: &Shape) {
         return;
     };
     let length = u32::try_from(datagram.len()).unwrap_or(0);
-    let sum = checksum::pseudo_v6(
+    let sum = pseudo_v6(
         crate::packet::address_bits(parameters.source),
         crate::packet::address_bits(parameters.destination),
         crate::packet::protocol::UDP,

@@ -152,6 +152,8 @@ pub(crate) struct Gateway {
     pub(crate) counts: Vec<Count>,
     pub(crate) wanted: ArrayVec<SaSlot, BATCH>,
     pub(crate) now: Time,
+    /// The keys' work is done by other threads.
+    pub(crate) apart: bool,
     between: Vec<u8>,
     ivs: RandomIvs,
 }
@@ -183,6 +185,7 @@ impl Gateway {
             memory: Memory::new(16, SECOND),
             wanted: ArrayVec::new(),
             now: Time(1),
+            apart: false,
             between: vec![0; outbound::BUNDLE_ROOM],
             ivs: RandomIvs::seeded(&[7; 32], 0),
         }
@@ -190,6 +193,33 @@ impl Gateway {
 
     pub(crate) fn sa(&self, name: &str) -> &Sa {
         self.tables.sad.by_name(name).unwrap()
+    }
+
+    fn outbound_context(&mut self) -> outbound::Context<'_, '_> {
+        outbound::Context {
+            tables: &self.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            ivs: &mut self.ivs,
+            flow_label_seed: 1,
+            bundle: &mut self.between,
+            worker: 0,
+            now: self.now,
+        }
+    }
+
+    pub(crate) fn inbound_context(&mut self) -> inbound::Context<'_, '_> {
+        inbound::Context {
+            tables: &self.tables,
+            states: &mut self.states,
+            memory: &mut self.memory,
+            policies: &mut self.counts,
+            wanted: &mut self.wanted,
+            bundle: &mut self.between,
+            now: self.now,
+        }
     }
 
     /// Protects a burst of packets towards a link of `mtu` bytes.
@@ -212,41 +242,19 @@ impl Gateway {
                 outbound::Item::new(source, packet, from_host)
             })
             .collect();
-        let mut context = outbound::Context {
-            tables: &self.tables,
-            states: &mut self.states,
-            memory: &mut self.memory,
-            policies: &mut self.counts,
-            wanted: &mut self.wanted,
-            ivs: &mut self.ivs,
-            flow_label_seed: 1,
-            bundle: &mut self.between,
-            worker: 0,
-            now: self.now,
-        };
+        let (apart, mut context) = (self.apart, self.outbound_context());
         outbound::select(&mut items, &mut context);
-        finish(items, buffers, mtu, &mut context)
+        finish(items, buffers, (mtu, apart), &mut context)
     }
 
     /// Makes dummies for an SA.
     pub(crate) fn dummies(&mut self, name: &str, count: usize, mtu: u16) -> Vec<(Out, Vec<u8>)> {
-        let sa = self.tables.sad.by_name(name).unwrap();
         let buffers = vec![vec![0xee; usize::from(mtu) + OVERHEAD]; count];
+        let (apart, mut context) = (self.apart, self.outbound_context());
+        let sa = context.tables.sad.by_name(name).unwrap();
         let mut items: Vec<_> = (0..count).map(|_| outbound::Item::dummy(sa)).collect();
-        let mut context = outbound::Context {
-            tables: &self.tables,
-            states: &mut self.states,
-            memory: &mut self.memory,
-            policies: &mut self.counts,
-            wanted: &mut self.wanted,
-            ivs: &mut self.ivs,
-            flow_label_seed: 1,
-            bundle: &mut self.between,
-            worker: 0,
-            now: self.now,
-        };
         outbound::select_dummies(&mut items, &mut context);
-        finish(items, buffers, mtu, &mut context)
+        finish(items, buffers, (mtu, apart), &mut context)
     }
 
     /// Protects one packet that must be sealed.
@@ -263,20 +271,16 @@ impl Gateway {
             .iter()
             .map(|source| inbound::Item::new(source, parse(source).unwrap()))
             .collect();
-        let mut context = inbound::Context {
-            tables: &self.tables,
-            states: &mut self.states,
-            memory: &mut self.memory,
-            policies: &mut self.counts,
-            wanted: &mut self.wanted,
-            bundle: &mut self.between,
-            now: self.now,
-        };
+        let (apart, mut context) = (self.apart, self.inbound_context());
         inbound::admit(&mut items, &mut context);
         for (item, buffer) in items.iter_mut().zip(&mut buffers) {
             item.destination = Some(buffer);
         }
-        inbound::open(&mut items, &mut context);
+        if apart {
+            crate::apart::open(&mut items, &mut context);
+        } else {
+            inbound::open(&mut items, &mut context);
+        }
         let ends: Vec<_> = items
             .iter()
             .map(|item| (item.verdict, item.inner.map_or(0, |inner| inner.length)))
@@ -305,7 +309,7 @@ impl Gateway {
 fn finish<'a>(
     mut items: Vec<outbound::Item<'a>>,
     mut buffers: Vec<Vec<u8>>,
-    mtu: u16,
+    (mtu, apart): (u16, bool),
     context: &mut outbound::Context<'a, '_>,
 ) -> Vec<(Out, Vec<u8>)> {
     for item in &mut items {
@@ -317,7 +321,11 @@ fn finish<'a>(
         for (item, buffer) in items.iter_mut().zip(&mut buffers) {
             item.destination = Some(buffer);
         }
-        outbound::protect(&mut items, context);
+        if apart {
+            crate::apart::protect(&mut items, context);
+        } else {
+            outbound::protect(&mut items, context);
+        }
         items.iter().map(|item| item.verdict).collect()
     };
     let ends = verdicts.into_iter().zip(buffers);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 #![expect(clippy::cast_possible_truncation, reason = "test data is small")]
 
+mod apart;
 mod authentication_header;
 mod bundles;
 mod gateway;
