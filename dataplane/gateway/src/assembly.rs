@@ -51,27 +51,36 @@ pub fn sas(
     for ((slot, parameters), start) in (0..).zip(parameters).zip(reservations) {
         let name = parameters.name.clone();
         let sa = Sa::new(SaSlot(slot), parameters, start.iv_mask)
-            .map_err(|error| AssemblyError::Key(name.clone(), error))?;
-        let state = SaState::new(
-            &sa.parameters,
-            &Start {
-                sequence: start.sequence,
-                window: saved(start, &name)?,
-            },
-            now,
-        );
-        sa.published
-            .reserved_end
-            .store(start.reserved_end, Ordering::Release);
-        state.publish(&sa.published);
-        if let Ok(mut parked) = sa.parked.lock() {
-            *parked = Some(Box::new(state));
-        }
+            .map_err(|error| AssemblyError::Key(name, error))?;
+        park(&sa, start, now)?;
         sas.push(sa);
     }
     let bundles = policies.iter().flat_map(|policy| &policy.bundles);
     share_homes(&mut sas, bundles.map(Vec::as_slice));
     Ok(sas.into_iter().map(Arc::new).collect())
+}
+
+/// Parks a state as `start` has it, which no worker has taken yet.
+///
+/// # Errors
+/// [`AssemblyError::Window`].
+pub fn park(sa: &Sa, start: &Reservation, now: Time) -> Result<(), AssemblyError> {
+    let state = SaState::new(
+        &sa.parameters,
+        &Start {
+            sequence: start.sequence,
+            window: saved(start, &sa.name)?,
+        },
+        now,
+    );
+    sa.published
+        .reserved_end
+        .store(start.reserved_end, Ordering::Release);
+    state.publish(&sa.published);
+    if let Ok(mut parked) = sa.parked.lock() {
+        *parked = Some(Box::new(state));
+    }
+    Ok(())
 }
 
 fn saved(start: &Reservation, name: &str) -> Result<Option<SavedWindow>, AssemblyError> {

@@ -245,6 +245,8 @@ fn append(
 struct Pipeline {
     worker: Worker<MemoryPort, Received>,
     snapshot: Snapshot,
+    config: Config,
+    starts: Vec<state::Reservation>,
     port_names: Vec<String>,
     policy_names: Vec<String>,
     sas: Vec<Arc<ipsec::sa::Sa>>,
@@ -264,9 +266,7 @@ impl Pipeline {
             .iter()
             .flat_map(|port| port.addresses.iter().map(|a| a.address));
         let tables = assembly::tables(&sas, &config.policies, local, Unmatched::Discard)?;
-        let policies: Arc<[PolicyCell]> = (0..tables.policy_count())
-            .map(|_| PolicyCell::default())
-            .collect();
+        let policies = counters(tables.policy_count());
         let ports: Arc<[PortFacts]> = config.ports.iter().map(facts).collect();
         let first_protected = ports
             .iter()
@@ -280,33 +280,10 @@ impl Pipeline {
             first_protected: PortIndex(u16::try_from(first_protected).unwrap_or(0)),
             ports,
         };
-        let fragments = config.dataplane.fragments;
-        let settings = WorkerSettings {
-            number: 0,
-            ports: config.ports.len(),
-            sas: sas.len(),
-            errors_per_second: config.dataplane.icmp.errors_per_second,
-            heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
-            remembered_fragments: fragments.packets as usize,
-            fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
-            reassembly: assembly::reassembly(fragments),
-            reassemble_udp: fragments.reassemble_udp,
-            // As foreseeable as the rest: the same captures give the same output.
-            ivs: RandomIvs::seeded(&[0; 32], 0),
-            flow_label_seed: 0,
-            block: Arc::new(Block::new(config.ports.len())),
-            policies: Arc::clone(&policies),
-            neighbor_requests: None,
-            number_requests: None,
-        };
-        let lanes = (0..).zip(&config.ports).map(|(index, port)| Lane {
-            port: MemoryPort::new(frames, frame_size),
-            index: PortIndex(index),
-            complete_checksums: port.checksum == Checksum::Complete,
-        });
-        let exchange = Arc::new(Exchange::new(1)?);
+        let ports = config.ports.iter();
+        let ports = ports.map(|_| MemoryPort::new(frames, frame_size)).collect();
         Ok(Self {
-            worker: Worker::new(settings, lanes.collect(), Received::default(), exchange),
+            worker: worker(&config, sas.len(), &policies, ports)?,
             snapshot,
             port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
             policy_names: config
@@ -314,6 +291,8 @@ impl Pipeline {
                 .iter()
                 .map(|policy| policy.name.clone())
                 .collect(),
+            config,
+            starts,
             sas,
             policies,
             drops_before: [0; DropReason::COUNT],
@@ -382,6 +361,48 @@ impl Pipeline {
             &[Arc::clone(&self.policies)],
         )
     }
+}
+
+/// A counter for each policy.
+fn counters(count: usize) -> Arc<[PolicyCell]> {
+    (0..count).map(|_| PolicyCell::default()).collect()
+}
+
+/// The one worker of a pipeline, which has seen no packet yet.
+fn worker(
+    config: &Config,
+    sas: usize,
+    policies: &Arc<[PolicyCell]>,
+    ports: Vec<MemoryPort>,
+) -> Result<Worker<MemoryPort, Received>, ReplayError> {
+    let fragments = config.dataplane.fragments;
+    let settings = WorkerSettings {
+        number: 0,
+        ports: config.ports.len(),
+        sas,
+        errors_per_second: config.dataplane.icmp.errors_per_second,
+        heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
+        remembered_fragments: fragments.packets as usize,
+        fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,
+        reassembly: assembly::reassembly(fragments),
+        reassemble_udp: fragments.reassemble_udp,
+        // As foreseeable as the rest: the same captures give the same output.
+        ivs: RandomIvs::seeded(&[0; 32], 0),
+        flow_label_seed: 0,
+        block: Arc::new(Block::new(config.ports.len())),
+        policies: Arc::clone(policies),
+        neighbor_requests: None,
+        number_requests: None,
+    };
+    let lanes = (0..).zip(&config.ports).zip(ports);
+    let lanes = lanes.map(|((index, facts), port)| Lane {
+        port,
+        index: PortIndex(index),
+        complete_checksums: facts.checksum == Checksum::Complete,
+    });
+    let exchange = Arc::new(Exchange::new(1)?);
+    let host = Received::default();
+    Ok(Worker::new(settings, lanes.collect(), host, exchange))
 }
 
 fn facts(port: &crate::config::PortConfig) -> PortFacts {

@@ -1,13 +1,19 @@
 //! The pipeline of `replay` without capture files: frames go in from memory, one or a burst at a
 //! time, and what comes out is taken from memory. For fuzzing, and for tests of many packets.
 
-use ipsec::time::Time;
+use std::sync::atomic::Ordering;
 
+use ipsec::sa::association::NO_HOME;
+use ipsec::time::Time;
+use ipsec::verdict::DropReason;
+
+use crate::assembly;
 use crate::config::Config;
 use crate::observe::stats::Document;
 use crate::offline::capture::Captured;
-use crate::offline::replay::{Entry, Pipeline, ReplayError};
+use crate::offline::replay::{Entry, Pipeline, ReplayError, counters, worker};
 use crate::port::Port;
+use crate::port::memory::MemoryPort;
 
 /// A gateway in memory.
 pub struct Feed(Pipeline);
@@ -19,6 +25,37 @@ impl Feed {
     /// [`ReplayError`], when SAs and policies cannot be put together.
     pub fn new(config: Config, frames: usize, frame_size: usize) -> Result<Self, ReplayError> {
         Pipeline::new(config, frames, frame_size).map(Self)
+    }
+
+    /// The same gateway as it was before its first packet: SAs begin anew, counters at zero. What
+    /// configuration alone decides (tables, expanded keys) and the ports' memory stay, so this
+    /// costs a small part of [`Self::new`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    ///
+    /// # Panics
+    /// When a frame is not home: a port must have been emptied by [`Self::sent`].
+    pub fn restart(&mut self) -> Result<(), ReplayError> {
+        assert!(self.every_frame_is_home(), "a frame is on its way");
+        let pipeline = &mut self.0;
+        for (sa, start) in pipeline.sas.iter().zip(&pipeline.starts) {
+            sa.home.store(NO_HOME, Ordering::Release);
+            assembly::park(sa, start, Time(0))?;
+        }
+        let lanes = pipeline.worker.lanes_mut().iter_mut();
+        let ports = lanes.map(|lane| std::mem::replace(&mut lane.port, MemoryPort::new(0, 0)));
+        let ports = ports.collect();
+        pipeline.policies = counters(pipeline.policies.len());
+        pipeline.worker = worker(
+            &pipeline.config,
+            pipeline.sas.len(),
+            &pipeline.policies,
+            ports,
+        )?;
+        pipeline.drops_before = [0; DropReason::COUNT];
+        pipeline.now = Time(0);
+        Ok(())
     }
 
     /// Frames that arrive together on the port with that place in the configuration. Answers how
