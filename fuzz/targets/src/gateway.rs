@@ -1,16 +1,18 @@
 //! Two gateways with the same SAs, built from configuration like any other.
 
+use std::cell::Cell;
+use std::net::IpAddr;
 use std::path::Path;
 
-use ipsec::crypto::suite::{Encryption, Integrity, Suite};
-use ipsec::crypto::{SealJob, Transform, seal};
+use ipsec::crypto::suite::Protocol;
 use ipsec::packet::parse;
-use ipsec::secret::Secret;
 use ipsec::time::Time;
 use xipsec::config::{self, Config, Purpose};
+use xipsec::observe::stats::Document;
 use xipsec::offline::replay::feed::Feed;
 
-use crate::packets::{self, FAR, NEAR, v4};
+use crate::packets;
+use crate::pairs::{IN, OUT, PAIRS, Pair};
 
 /// Places of the ports in the configuration.
 pub(crate) const WAN: usize = 0;
@@ -22,110 +24,6 @@ pub(crate) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]];
 /// Frames of a port, and room of each: enough for a burst and its fragments.
 const FRAMES: usize = 128;
 const FRAME_SIZE: usize = 4096;
-
-/// First SPI from near to far, and back.
-pub(crate) const OUT: u32 = 0x1001;
-pub(crate) const IN: u32 = 0x2001;
-
-/// One SA pair: suite, whether its tunnel is IPv6, and what else its tables say.
-pub(crate) struct Pair {
-    encryption: Encryption,
-    integrity: Option<Integrity>,
-    pub(crate) v6: bool,
-    more: &'static str,
-}
-
-/// The pairs; number n has SPIs `OUT + n` and `IN + n` and the networks 10.(2n+1) and 10.(2n+2),
-/// or 2001:db8:(2n+1) and 2001:db8:(2n+2).
-pub(crate) const PAIRS: [Pair; 6] = [
-    Pair {
-        encryption: Encryption::AesGcm { bits: 128, icv: 16 },
-        integrity: None,
-        v6: false,
-        more: "",
-    },
-    Pair {
-        encryption: Encryption::AesCbc { bits: 128 },
-        integrity: Some(Integrity::Sha1_96),
-        v6: false,
-        more: "esn = true\ndont_fragment = \"clear\"\n",
-    },
-    Pair {
-        encryption: Encryption::ChaCha20Poly1305,
-        integrity: None,
-        v6: true,
-        more: "",
-    },
-    Pair {
-        encryption: Encryption::AesGcm { bits: 192, icv: 8 },
-        integrity: None,
-        v6: false,
-        more: "udp_encapsulation = { source_port = 4500, destination_port = 4500 }\n",
-    },
-    Pair {
-        encryption: Encryption::Null,
-        integrity: Some(Integrity::Sha256_128),
-        v6: false,
-        more: "replay_window = 0\ndscp = 46\n",
-    },
-    Pair {
-        encryption: Encryption::AesCtr { bits: 256 },
-        integrity: Some(Integrity::Aes128Xcbc96),
-        v6: false,
-        more: "lifetime = { hard_packets = 3 }\nhop_limit = 2\n",
-    },
-];
-
-impl Pair {
-    fn suite(&self) -> Suite {
-        Suite {
-            encryption: self.encryption,
-            integrity: self.integrity,
-        }
-    }
-
-    fn keys(&self, spi: u32) -> [Vec<u8>; 2] {
-        let key = |length: usize, first: u32| (first as u8..).take(length).collect();
-        let integrity = self.integrity.map_or(0, Integrity::key_length);
-        let first = (spi & 7) * 2 + (spi >> 12);
-        [
-            key(self.encryption.key_length(), first),
-            key(integrity, first + 100),
-        ]
-    }
-
-    /// An ESP packet of the SA towards the near gateway, outer header included. `text` is brought
-    /// to the cipher's alignment.
-    pub(crate) fn sealed(&self, number: usize, sequence: u64, esn: bool, text: &[u8]) -> Vec<u8> {
-        let (spi, suite) = (IN + number as u32, self.suite());
-        let keys = self.keys(spi).map(Secret::new);
-        let transform = Transform::new(suite, &keys[0], &keys[1]).unwrap();
-        let mut text = text.to_vec();
-        while text.len() < 2 || !text.len().is_multiple_of(suite.alignment()) {
-            text.insert(text.len().saturating_sub(2), 0);
-        }
-        let (payload, trailer) = text.split_at(text.len() - 2);
-        let mut packet = spi.to_be_bytes().to_vec();
-        packet.extend(&sequence.to_be_bytes()[4..]);
-        packet.extend(vec![sequence as u8; suite.iv_length()]);
-        packet.resize(packet.len() + payload.len(), 0);
-        packet.extend(trailer);
-        packet.resize(packet.len() + suite.icv_length(), 0);
-        seal(&mut [SealJob {
-            transform: &transform,
-            source: payload,
-            destination: &mut packet,
-            sequence,
-            esn,
-        }]);
-        packet
-    }
-
-    /// Whether the pair's SAs have extended sequence numbers.
-    pub(crate) fn esn(&self) -> bool {
-        self.more.contains("esn = true")
-    }
-}
 
 const REST: &str = r#"
 [[policy]]
@@ -165,10 +63,6 @@ mac = "02:00:00:00:00:01"
 port = "wan0"
 address = "2001:db8::2"
 mac = "02:00:00:00:00:01"
-[[neighbor]]
-port = "lan0"
-address = "10.1.0.2"
-mac = "02:00:00:00:01:02"
 "#;
 
 /// The near gateway's file; the far one's has each address of near and far exchanged.
@@ -192,38 +86,55 @@ fn file(far: bool) -> String {
     );
     for (number, pair) in PAIRS.iter().enumerate() {
         for (first, out) in [(OUT, !far), (IN, far)] {
-            text += &associated(number, pair, first + number as u32, first == OUT, out);
+            text += &associated(number, pair, first, out);
         }
+        // Of the hosts behind; those of IPv6 are the gateways themselves.
+        let net = 2 * number + usize::from(far) + 1;
+        text += &format!(
+            "[[neighbor]]\nport = \"lan0\"\naddress = \"10.{net}.0.2\"\n\
+             mac = \"02:00:00:00:01:02\"\n"
+        );
     }
     let rest = if far {
         REST.replace("192.0.2.2", "192.0.2.1")
             .replace("2001:db8::2", "2001:db8::1")
-            .replace("10.1.0.2", "10.2.0.2")
     } else {
         REST.to_owned()
     };
     text + &rest
 }
 
-/// One SA with its policy.
-fn associated(number: usize, pair: &Pair, spi: u32, forth: bool, out: bool) -> String {
-    let hex = |key: &[u8]| {
-        key.iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    let ends = if pair.v6 {
-        ["2001:db8::1", "2001:db8::2"]
-    } else {
-        ["192.0.2.1", "192.0.2.2"]
-    };
-    let [source, destination] = if forth { ends } else { [ends[1], ends[0]] };
-    let network = |number: usize| {
-        if pair.v6 {
-            format!("2001:db8:{number}::/48")
-        } else {
-            format!("10.{number}.0.0/16")
+/// The SAs of a pair in one direction, with their policy.
+fn associated(number: usize, pair: &Pair, first: u32, out: bool) -> String {
+    let forth = first == OUT;
+    let direction = if out { "out" } else { "in" };
+    let (mut text, mut names) = (String::new(), Vec::new());
+    for (depth, layer) in pair.layers.iter().enumerate() {
+        let spi = Pair::spi(first, number, depth);
+        let mut ends = pair.ends(number, depth).map(|end| address(&end));
+        if !forth {
+            ends.reverse();
         }
+        let [source, destination] = ends;
+        let name = format!("{direction}-{number}-{depth}");
+        let mode = if layer.tunnel { "tunnel" } else { "transport" };
+        let protocol = match layer.protocol {
+            Protocol::Esp => "esp",
+            Protocol::Ah => "ah",
+        };
+        text += &format!(
+            "[[sa]]\nname = \"{name}\"\ndirection = \"{direction}\"\n\
+             protocol = \"{protocol}\"\nmode = \"{mode}\"\nspi = {spi}\n\
+             source = \"{source}\"\ndestination = \"{destination}\"\n{}{}",
+            layer.algorithms(spi),
+            pair.more(),
+        );
+        names.push(format!("\"{name}\""));
+    }
+    let network = |number: usize| match (pair.own, pair.v6) {
+        (true, _) => format!("192.0.2.{}", 2 - number % 2),
+        (false, true) => format!("2001:db8:{number}::/48"),
+        (false, false) => format!("10.{number}.0.0/16"),
     };
     let (near, far) = (network(2 * number + 1), network(2 * number + 2));
     let (local, remote) = if forth == out {
@@ -231,32 +142,27 @@ fn associated(number: usize, pair: &Pair, spi: u32, forth: bool, out: bool) -> S
     } else {
         (far, near)
     };
-    let direction = if out { "out" } else { "in" };
-    let [encryption_key, integrity_key] = pair.keys(spi);
-    let mut text = format!(
-        "[[sa]]\nname = \"{direction}-{number}\"\ndirection = \"{direction}\"\n\
-         protocol = \"esp\"\nmode = \"tunnel\"\nspi = {spi}\nsource = \"{source}\"\n\
-         destination = \"{destination}\"\nencryption = \"{}\"\n{}",
-        pair.encryption.name(),
-        pair.more,
-    );
-    if !encryption_key.is_empty() {
-        text += &format!("encryption_key = \"{}\"\n", hex(&encryption_key));
-    }
-    if let Some(integrity) = pair.integrity {
-        let (name, key) = (integrity.name(), hex(&integrity_key));
-        text += &format!("integrity = \"{name}\"\nintegrity_key = \"{key}\"\n");
-    }
-    let ports = if number == 4 {
-        "protocol = \"udp\"\nlocal_port = [5000, \"6000-7000\"]\n"
-    } else {
-        ""
+    let selector = match (number, pair.own) {
+        (4, _) => {
+            let end = if forth == out { "local" } else { "remote" };
+            format!("protocol = \"udp\"\n{end}_port = [5000, \"6000-7000\"]\n")
+        }
+        (_, true) => "protocol = \"tcp\"\n".to_owned(),
+        _ => String::new(),
     };
     text + &format!(
         "[[policy]]\nname = \"{direction}-{number}\"\ndirection = \"{direction}\"\n\
          action = \"protect\"\nlocal = \"{local}\"\nremote = \"{remote}\"\npriority = 100\n\
-         {ports}sa = [\"{direction}-{number}\"]\n",
+         {selector}sa = [{}]\n",
+        names.join(", "),
     )
+}
+
+fn address(bytes: &[u8]) -> IpAddr {
+    match <[u8; 4]>::try_from(bytes) {
+        Ok(bytes) => bytes.into(),
+        Err(_) => <[u8; 16]>::try_from(bytes).unwrap().into(),
+    }
 }
 
 fn config(far: bool) -> Config {
@@ -265,9 +171,15 @@ fn config(far: bool) -> Config {
         .unwrap_or_else(|errors| panic!("the fuzzing's own configuration: {errors:?}"))
 }
 
+thread_local! {
+    /// Gateways of earlier inputs, near and far: building one takes longer than most inputs do.
+    static IDLE: [Cell<Option<Feed>>; 2] = const { [const { Cell::new(None) }; 2] };
+}
+
 /// A gateway and what it was offered.
 pub(crate) struct Gateway {
     feed: Feed,
+    far: bool,
     offered: u64,
     from_host: u64,
 }
@@ -282,8 +194,17 @@ impl Gateway {
     }
 
     fn new(far: bool) -> Self {
+        let idle = IDLE.with(|idle| idle[usize::from(far)].take());
+        let feed = idle.map_or_else(
+            || Feed::new(config(far), FRAMES, FRAME_SIZE).unwrap(),
+            |mut feed| {
+                feed.restart().unwrap();
+                feed
+            },
+        );
         Self {
-            feed: Feed::new(config(far), FRAMES, FRAME_SIZE).unwrap(),
+            feed,
+            far,
             offered: 0,
             from_host: 0,
         }
@@ -322,8 +243,8 @@ impl Gateway {
         sent
     }
 
-    /// Every packet ended once, and every frame lies where it belongs.
-    pub(crate) fn settle(mut self) -> Feed {
+    /// Every packet ended once, and every frame lies where it belongs. The counters.
+    pub(crate) fn settle(mut self) -> Document {
         let document = self.feed.document();
         let it = document.accounting;
         assert_eq!((it.rx, it.from_host), (self.offered, self.from_host));
@@ -332,31 +253,109 @@ impl Gateway {
         let drops = document.drops.values().map(|count| count.as_u64().unwrap());
         assert_eq!(drops.sum::<u64>(), it.dropped);
         assert!(self.feed.every_frame_is_home());
-        self.feed
+        IDLE.with(|idle| idle[usize::from(self.far)].set(Some(self.feed)));
+        document
     }
 }
 
-/// Frames of ESP packets as the near gateway receives them.
-pub(crate) fn esp_frame(number: usize, esp: &[u8], traffic_class: u8) -> Vec<u8> {
-    let pair = &PAIRS[number];
-    let mut packet = if pair.v6 {
-        packets::v6(50, 0, 0, esp)
-    } else if pair.more.contains("udp_encapsulation") {
+/// The frame of a packet of a pair's SAs as the near gateway receives it.
+pub(crate) fn wan_frame(pair: &Pair, mut packet: Vec<u8>, traffic_class: u8) -> Vec<u8> {
+    if pair.encapsulated() {
+        let esp = packet.split_off(20);
         let mut datagram = packets::udp(4500, 4500, 8 + esp.len() as u16);
-        datagram[8..].copy_from_slice(esp);
-        v4(17, FAR, NEAR, &datagram)
-    } else {
-        v4(50, FAR, NEAR, esp)
-    };
+        datagram[8..].copy_from_slice(&esp);
+        packet.extend(datagram);
+        packet[9] = 17;
+    }
     if pair.v6 {
-        // From the far gateway's address to the near one's.
-        packet[8..24].copy_from_slice(&packets::address_v6(0, 2));
-        packet[24..40].copy_from_slice(&packets::address_v6(0, 1));
         packet[0] |= traffic_class >> 4;
         packet[1] |= traffic_class << 4;
     } else {
         packet[1] = traffic_class;
-        packets::finish(&mut packet);
     }
+    packets::finish(&mut packet);
     packets::frame(MACS[WAN], &packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets that the gateway's own SAs of each pair have opened.
+    fn opened(document: &Document, number: usize) -> Vec<u64> {
+        let prefix = format!("in-{number}-");
+        let sas = document.sas.iter();
+        let own = sas.filter(|sa| sa.name.starts_with(&prefix));
+        own.map(|sa| sa.packets).collect()
+    }
+
+    #[test]
+    fn what_is_sealed_for_a_pair_is_opened_and_accepted() {
+        for (number, pair) in PAIRS.iter().enumerate() {
+            let mut gateway = Gateway::near();
+            let text = pair.sample_text(number);
+            let frame = wan_frame(pair, pair.sealed(number, 1, &text), 0);
+            gateway.arrive(WAN, &[frame], Time(0));
+            let document = gateway.settle();
+            assert_eq!(opened(&document, number), vec![1; pair.layers.len()]);
+            let it = document.accounting;
+            assert_eq!(it.tx + it.to_host, 1, "{number}: {:?}", document.drops);
+        }
+    }
+
+    #[test]
+    fn what_one_gateway_seals_the_other_opens() {
+        for (number, pair) in PAIRS.iter().enumerate() {
+            let (mut near, mut far) = (Gateway::near(), Gateway::far());
+            let packet = pair.sample(number, true, 40);
+            let frame = packets::frame(MACS[LAN], &packet);
+            let [wan, _] = if pair.own {
+                near.host_sends(&frame, Time(0))
+            } else {
+                near.arrive(LAN, &[frame], Time(0))
+            };
+            let drops = near.settle().drops;
+            assert_eq!(wan.len(), 1, "{number}: {drops:?}");
+            far.arrive(WAN, &wan, Time(0));
+            let document = far.settle();
+            assert_eq!(opened(&document, number), vec![1; pair.layers.len()]);
+            let it = document.accounting;
+            assert_eq!(it.tx + it.to_host, 1, "{number}: {:?}", document.drops);
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_begins_anew_is_like_a_new_one() {
+        let bursts = || {
+            PAIRS.iter().enumerate().map(|(number, pair)| {
+                let text = pair.sample_text(number);
+                let wan = |sequence| wan_frame(pair, pair.sealed(number, sequence, &text), 0);
+                let lan = packets::frame(MACS[LAN], &pair.sample(number, true, 2500));
+                ([wan(1), wan(5), wan(1)], lan)
+            })
+        };
+        let run = || {
+            let mut gateway = Gateway::near();
+            let mut sent = Vec::new();
+            for (wan, lan) in bursts() {
+                sent.extend(gateway.arrive(WAN, &wan, Time(1)));
+                sent.extend(gateway.host_sends(&lan, Time(2)));
+                sent.extend(gateway.arrive(LAN, &[lan], Time(3)));
+            }
+            let document = serde_json::to_string(&gateway.settle()).unwrap();
+            (sent, document)
+        };
+        IDLE.with(|idle| idle.iter().for_each(|idle| idle.set(None)));
+        let new = run();
+        assert!(!new.0.concat().is_empty());
+        for _ in 0..2 {
+            assert!(IDLE.with(|idle| {
+                let feed = idle[0].take();
+                let there = feed.is_some();
+                idle[0].set(feed);
+                there
+            }));
+            assert_eq!(run(), new);
+        }
+    }
 }

@@ -4,8 +4,9 @@
 use ipsec::time::{MILLISECOND, Time};
 
 use crate::bytes::{Bytes, chunk};
-use crate::gateway::{Gateway, LAN, MACS, PAIRS, WAN, esp_frame};
+use crate::gateway::{Gateway, LAN, MACS, WAN, wan_frame};
 use crate::packets;
+use crate::pairs::PAIRS;
 
 /// Packets of one input, at most.
 const PACKETS: usize = 24;
@@ -26,16 +27,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         .iter()
         .map(|it| one(RAW_PACKET, [0; 3], it))
         .collect();
-    for number in 0..PAIRS.len() as u8 {
-        let (odd, even) = (2 * number + 1, 2 * number + 2);
-        let inner = if PAIRS[usize::from(number)].v6 {
-            let packet = packets::v6(17, even, odd, &packets::udp(9, 6500, 40));
-            [&packet[..], &[1, 2, 2, 41]].concat()
-        } else {
-            let payload = packets::udp(9, 6500, 40);
-            let packet = packets::v4(17, [10, even, 0, 2], [10, odd, 0, 2], &payload);
-            [&packet[..], &[1, 2, 2, 4]].concat()
-        };
+    for (pair, number) in PAIRS.iter().zip(0_u8..) {
+        let inner = pair.sample_text(number.into());
         let long = [
             one(SEALED, [number, 1, 0], &inner),
             one(SEALED, [number, 1, 3], &inner),
@@ -66,7 +59,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
     deliver(&mut gateway, &mut burst, count);
-    let drops = gateway.settle().document().drops;
+    let drops = gateway.settle().drops;
     for (reason, count) in drops.iter().filter(|(_, count)| **count != 0) {
         // Nothing here is ever full, reserved or of another worker.
         let impossible = [
@@ -100,13 +93,15 @@ fn arriving(kind: u8, more: [u8; 3], bytes: &[u8], numbers: &mut [u64]) -> Vec<u
             } else {
                 number & 0xffff_ffff
             };
-            let mut esp = pair.sealed(place, numbers[place], pair.esn(), bytes);
+            let mut packet = pair.sealed(place, numbers[place], bytes);
             if kind == DAMAGED {
-                let bit = usize::from(more[2]) * 31 % (esp.len() * 8);
-                esp[bit / 8] ^= 1 << (bit % 8);
+                let header = if pair.v6 { 40 } else { 20 };
+                let rest = &mut packet[header..];
+                let bit = usize::from(more[2]) * 31 % (rest.len() * 8);
+                rest[bit / 8] ^= 1 << (bit % 8);
             }
             let class = if kind == SEALED { more[2] } else { 0 };
-            esp_frame(place, &esp, class)
+            wan_frame(pair, packet, class)
         }
         _ => {
             let mut packet = bytes.to_vec();

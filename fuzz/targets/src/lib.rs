@@ -17,6 +17,8 @@ mod bytes;
 
 mod packets;
 
+mod pairs;
+
 mod gateway;
 
 mod wire;

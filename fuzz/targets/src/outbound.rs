@@ -1,13 +1,14 @@
 //! What comes from the protected side and from the machine: selected, fitted and protected by
 //! several SAs. The far gateway opens all that the near one seals.
 
-use ipsec::packet::{Fragment, parse};
+use ipsec::packet::{Fragment, Version, parse};
 use ipsec::time::{MILLISECOND, Time};
 
 use crate::bytes::{Bytes, chunk};
-use crate::gateway::{Gateway, LAN, OUT, PAIRS, WAN};
+use crate::gateway::{Gateway, LAN, WAN};
 use crate::inbound::protected_frame;
-use crate::packets::{self, FAR, NEAR};
+use crate::packets;
+use crate::pairs::{OUT, PAIRS, Pair};
 
 /// Packets of one input, at most.
 const PACKETS: usize = 24;
@@ -30,16 +31,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         .iter()
         .flat_map(|it| [one(0, it), one(1, it)])
         .collect();
-    for number in 0..PAIRS.len() as u8 {
-        let (odd, even) = (2 * number + 1, 2 * number + 2);
+    for (number, pair) in PAIRS.iter().enumerate() {
         for length in [40, 1400, 2500] {
-            let payload = packets::udp(6500, 9, length);
-            let packet = if PAIRS[usize::from(number)].v6 {
-                packets::v6(17, odd, even, &payload)
-            } else {
-                packets::v4(17, [10, odd, 0, 2], [10, even, 0, 2], &payload)
-            };
-            seeds.push([one(0, &packet), one(0x81, &packet), one(0, &packet)].concat());
+            let packet = pair.sample(number, true, length);
+            let by = u8::from(pair.own);
+            seeds.push([one(by, &packet), one(0x80 | by, &packet), one(by, &packet)].concat());
         }
     }
     seeds
@@ -48,7 +44,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 pub(crate) fn run(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let (mut near, mut far) = (Gateway::near(), Gateway::far());
-    let (mut burst, mut count, mut sealed) = (Vec::new(), 0, 0);
+    let (mut burst, mut count, mut sealed, mut nested) = (Vec::new(), 0, 0, false);
     while !bytes.is_empty() && count < PACKETS {
         let flags = bytes.byte();
         let mut packet = bytes.chunk().to_vec();
@@ -57,6 +53,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
         let now = Time(count as u64 * MILLISECOND);
         count += 1;
+        nested |= looks_protected(&packet);
         let frame = protected_frame(&packet);
         if flags & 1 == 1 {
             let [wan, _] = near.host_sends(&frame, now);
@@ -71,7 +68,7 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
     near.settle();
-    let document = far.settle().document();
+    let document = far.settle();
     let opened: u64 = document
         .sas
         .iter()
@@ -79,41 +76,63 @@ pub(crate) fn run(bytes: &[u8]) {
         .sum();
     assert_eq!(opened, sealed, "{document:?}");
     for (reason, count) in document.drops.iter().filter(|(_, count)| **count != 0) {
-        assert!(AFTER_OPENING.contains(&reason.as_str()), "{count} {reason}");
+        let expected = AFTER_OPENING.contains(&reason.as_str());
+        assert!(expected || nested, "{count} {reason}");
     }
 }
 
-/// Gives the far gateway what the near one has sealed; how many packets that were.
+/// Whether the gateway that opens such a packet would look for an SA of its own in it: there the
+/// fuzzer's bytes are those of an attacker with the keys of the outer SA.
+fn looks_protected(packet: &[u8]) -> bool {
+    parse(packet).is_ok_and(|packet| matches!(packet.protocol, 50 | 51))
+}
+
+/// Gives the far gateway what the near one has sealed; how often SAs have counted that.
 fn pass_on(frames: Vec<Vec<u8>>, far: &mut Gateway, now: Time) -> u64 {
     let mut sealed = 0;
-    for frame in frames.into_iter().filter(|frame| is_sealed(frame)) {
-        far.arrive(WAN, &[frame], now);
-        sealed += 1;
+    for frame in frames {
+        if let Some(times) = times_sealed(&frame) {
+            far.arrive(WAN, &[frame], now);
+            sealed += times;
+        }
     }
     sealed
 }
 
-/// Whether a frame is a whole ESP packet of one of our SAs, bare or in UDP.
-fn is_sealed(frame: &[u8]) -> bool {
+/// How many SAs a frame has gone through; a fragment counts as the first of its packet. Nothing
+/// where it left in the clear.
+fn times_sealed(frame: &[u8]) -> Option<u64> {
     let ip = &frame[14..];
     let packet = parse(ip).unwrap();
-    if packet.fragment != Fragment::Whole {
-        return false;
-    }
-    let ours = match packet.version {
-        ipsec::packet::Version::V4 => ip[12..16] == NEAR && ip[16..20] == FAR,
-        ipsec::packet::Version::V6 => {
-            ip[8..24] == packets::address_v6(0, 1) && ip[24..40] == packets::address_v6(0, 2)
-        }
-    };
     let upper = usize::from(packet.upper_offset);
-    let esp = match packet.protocol {
+    let spi = match packet.protocol {
         50 => upper,
+        51 => upper + 4,
         17 => upper + 8,
-        _ => return false,
+        _ => return None,
     };
-    let spi = ip
-        .get(esp..esp + 4)
-        .map(|spi| u32::from_be_bytes(spi.try_into().unwrap()));
-    ours && spi.is_some_and(|spi| (OUT..OUT + PAIRS.len() as u32).contains(&spi))
+    let (source, rest) = match packet.version {
+        Version::V4 => (&ip[12..16], &ip[16..20]),
+        Version::V6 => (&ip[8..24], &ip[24..40]),
+    };
+    let mut ours = PAIRS.iter().enumerate().filter(|(number, pair)| {
+        let [near, far] = pair.ends(*number, pair.layers.len() - 1);
+        (source, rest) == (&near[..], &far[..])
+    });
+    match packet.fragment {
+        // Put together where ESP or AH shows, and UDP is not looked into.
+        Fragment::First | Fragment::Later if packet.protocol == 17 => return None,
+        Fragment::Later => return ours.next().map(|_| 0),
+        Fragment::First | Fragment::Whole => {}
+    }
+    let spi = u32::from_be_bytes(ip.get(spi..spi + 4)?.try_into().unwrap());
+    let (_, pair) = ours.find(|(number, pair)| {
+        let outermost = pair.layers.len() - 1;
+        let protocol = match pair.encapsulated() {
+            true => 17,
+            false => pair.layers[outermost].protocol as u8,
+        };
+        spi == Pair::spi(OUT, *number, outermost) && packet.protocol == protocol
+    })?;
+    Some(pair.layers.len() as u64)
 }

@@ -5,8 +5,9 @@ use ipsec::packet::{Version, address, parse};
 use ipsec::time::Time;
 
 use crate::bytes::Bytes;
-use crate::gateway::{Gateway, LAN, MACS, PAIRS, WAN, esp_frame};
+use crate::gateway::{Gateway, LAN, MACS, WAN, wan_frame};
 use crate::packets::{self, FAR, NEAR};
+use crate::pairs::PAIRS;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let quotes = packets::samples();
@@ -76,12 +77,9 @@ pub(crate) fn run(bytes: &[u8]) {
             let number = if six { 2 } else { 0 };
             let inner = error_out_of_tunnel(six, &message);
             let text = [&inner[..], &[0, if six { 41 } else { 4 }]].concat();
-            let esp = PAIRS[number].sealed(number, 1, false, &text);
-            for sent in gateway
-                .arrive(WAN, &[esp_frame(number, &esp, 0)], now)
-                .iter()
-                .flatten()
-            {
+            let pair = &PAIRS[number];
+            let frame = wan_frame(pair, pair.sealed(number, 1, &text), 0);
+            for sent in gateway.arrive(WAN, &[frame], now).iter().flatten() {
                 same_family_as(six, sent);
             }
         }
