@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use xipsec_tests::config::{Config, Family, LEFT, RIGHT, Sa};
-use xipsec_tests::expect::{conclude, with_scapy};
+use xipsec_tests::expect::{conclude, sa_member, with_scapy};
 use xipsec_tests::fragments::cut;
 use xipsec_tests::packets::{self, ESP, Frame, ICMP, IpFields, TCP, UDP};
 use xipsec_tests::replay::{self, Replay, Replayed};
@@ -229,4 +229,36 @@ fn clear_fragments_from_outside_follow_their_first() {
         Ok(())
     };
     conclude(body());
+}
+
+//= test T15
+//= test T125
+#[test]
+fn what_ports_chose_is_cut_behind_the_sa() {
+    with_scapy("what_ports_chose_is_cut_behind_the_sa", || {
+        let sas = replay::sas(Family::V4, suite::NULL_SHA1);
+        let long = |protocol, port| -> Result<Vec<u8>> {
+            let payload = match protocol {
+                TCP => packets::tcp(A, B, [9, port], &[7; 3000])?,
+                _ => packets::udp(A, B, [9, port], &[7; 3000])?,
+            };
+            packets::ip(A, B, protocol, IpFields::default(), &payload)
+        };
+        // By port: sealed whole, for its peer would take no later fragment. By protocol alone: cut.
+        for (packet, count) in [(long(UDP, 5000)?, 1), (long(TCP, 5000)?, 3)] {
+            let mut replay = Replay::new(&config(&sas, &[]))?;
+            replay.input("lan0", vec![replay::from_host(1, &packet)]);
+            let result = replay.run()?;
+            ensure!(result.reasons().is_empty(), "{:?}", result.reasons());
+            ensure!(result.wan.len() == 3, "{} pieces", result.wan.len());
+            let sent = sa_member(&result.json, &sas[0].name, "packets")?;
+            ensure!(sent == count, "{sent} packets");
+            let opened = peer::open(&sas[..1], &replay.file("out-wan0.pcap"))?;
+            if count == 1 {
+                let inner: Vec<&[u8]> = opened.inner.iter().map(Frame::packet).collect();
+                ensure!(inner == [packets::one_hop_less(&packet)]);
+            }
+        }
+        Ok(())
+    });
 }

@@ -77,7 +77,7 @@ const GCM: Encryption = Encryption::AesGcm { bits: 128, icv: 16 };
 const UDP: &str = "udp_encapsulation = { source_port = 4500, destination_port = 4500 }\n";
 
 /// The pairs; number n has SPIs `OUT + n` and `IN + n` and the networks 10.(2n+1) and 10.(2n+2),
-/// or 2001:db8:(2n+1) and 2001:db8:(2n+2).
+/// or 2001:db8:(2n+1) and 2001:db8:(2n+2), in hexadecimal.
 pub(crate) const PAIRS: [Pair; 15] = [
     pair(&[esp(GCM, None)], false, ""),
     pair(
@@ -169,6 +169,15 @@ impl Layer {
         text
     }
 
+    /// Puts ESP's padding in front of the next header at the end of `text`.
+    fn pad(&self, text: &mut Vec<u8>) {
+        let next = text.pop().unwrap_or(0);
+        let whole = (text.len() + 2).next_multiple_of(self.suite.alignment());
+        let padding = (whole - text.len() - 2) as u8;
+        text.extend(1..=padding);
+        text.extend([padding, next]);
+    }
+
     fn keys(&self, spi: u32) -> [Vec<u8>; 2] {
         // No two SAs begin alike.
         let first = (spi as u8) << 3 | (spi >> 6) as u8 & 4 | (spi >> 12) as u8;
@@ -219,7 +228,7 @@ impl Pair {
         self.more
     }
 
-    /// What the innermost SA may protect: a datagram between the ends or networks, in one direction.
+    /// What the innermost SA may protect: a datagram between the ends or networks, one way.
     pub(crate) fn sample(&self, number: usize, forth: bool, length: u16) -> Vec<u8> {
         let (near, far) = (2 * number as u8 + 1, 2 * number as u8 + 2);
         let mut hosts = [near, far];
@@ -250,10 +259,11 @@ impl Pair {
             (false, true) => (&packet[40..], packet[6]),
             (false, false) => (&packet[20..], packet[9]),
         };
-        match inner.protocol {
-            Protocol::Esp => [payload, &[1, 2, 2, next]].concat(),
-            Protocol::Ah => [payload, &[next]].concat(),
+        let mut text = [payload, &[next]].concat();
+        if inner.protocol == Protocol::Esp {
+            inner.pad(&mut text);
         }
+        text
     }
 
     /// A packet of the SAs towards the near gateway. `text` is what the innermost protects, with
@@ -273,11 +283,7 @@ impl Pair {
                     [&packet[header..], &[next]].concat()
                 };
                 if layer.protocol == Protocol::Esp {
-                    let next = text.pop().unwrap();
-                    let short = (text.len() + 2).next_multiple_of(layer.suite.alignment());
-                    let padding = (short - text.len() - 2) as u8;
-                    text.extend(1..=padding);
-                    text.extend([padding, next]);
+                    layer.pad(&mut text);
                 }
             }
             let spi = Self::spi(IN, number, depth);

@@ -16,7 +16,8 @@ pub(super) fn run(batch: &mut [Item<'_>]) {
         let (Some(first), Some(limit)) = (item.inner_sa.or(item.sa), item.limit()) else {
             continue;
         };
-        match decide(&item.packet, first.parameters.mode, limit) {
+        let whole_only = item.whole_only || first.parameters.mode == Mode::Transport;
+        match decide(&item.packet, whole_only, limit) {
             Fit::Whole => {}
             Fit::OuterFragments => item.fragment_outer = true,
             Fit::TooBig(mtu) => item.verdict = Verdict::TooBig(mtu),
@@ -52,7 +53,7 @@ pub fn largest_inner(bundle: &[&Sa], mtu: u16) -> u16 {
 
 //= T61 (RFC 4301 section 8.2.1)
 //= T132 (RFC 2473 section 7.1)
-fn decide(packet: &Packet, mode: Mode, limit: u16) -> Fit {
+fn decide(packet: &Packet, whole_only: bool, limit: u16) -> Fit {
     let minimum = match packet.version {
         Version::V4 => IPV4_MTU_MINIMUM,
         Version::V6 => IPV6_MTU_MINIMUM,
@@ -64,8 +65,8 @@ fn decide(packet: &Packet, mode: Mode, limit: u16) -> Fit {
         Fit::OuterFragments
     } else if packet.version == Version::V6 || packet.dont_fragment {
         Fit::TooBig(told)
-    } else if mode == Mode::Transport {
-        //= T14 T15 (RFC 4303 section 3.3.4): whole datagrams only, so it is cut behind the SA
+    } else if whole_only {
+        //= T14 T15 T125 (RFC 4303 section 3.3.4, RFC 4301 section 7.3): it is cut behind the SA
         Fit::OuterFragments
     } else {
         //= T15 (RFC 4303 section 3.3.4)
@@ -100,9 +101,9 @@ mod tests {
     //= test T132
     #[test]
     fn the_inner_packet_decides() {
-        let v4 = |length, limit| decide(&packet(Version::V4, length, false), Mode::Tunnel, limit);
-        let v4_df = |length, limit| decide(&packet(Version::V4, length, true), Mode::Tunnel, limit);
-        let v6 = |length, limit| decide(&packet(Version::V6, length, true), Mode::Tunnel, limit);
+        let v4 = |length, limit| decide(&packet(Version::V4, length, false), false, limit);
+        let v4_df = |length, limit| decide(&packet(Version::V4, length, true), false, limit);
+        let v6 = |length, limit| decide(&packet(Version::V6, length, true), false, limit);
         assert_eq!(v4(1400, 1400), Fit::Whole);
         assert_eq!(v4(1401, 1400), Fit::Fragment(1400));
         assert_eq!(v4_df(1400, 1400), Fit::Whole);
@@ -120,11 +121,12 @@ mod tests {
 
     //= test T14
     //= test T15
+    //= test T125
     #[test]
-    fn transport_mode_is_cut_behind_the_sa() {
+    fn what_an_sa_takes_whole_alone_is_cut_behind_it() {
         let decide = |version, length, dont_fragment| {
             let packet = packet(version, length, dont_fragment);
-            decide(&packet, Mode::Transport, 1400)
+            decide(&packet, true, 1400)
         };
         assert_eq!(decide(Version::V4, 1400, false), Fit::Whole);
         assert_eq!(decide(Version::V4, 1401, false), Fit::OuterFragments);

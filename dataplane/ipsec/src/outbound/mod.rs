@@ -77,6 +77,8 @@ pub struct Item<'a> {
     pub sa: Option<&'a Sa>,
     /// MTU of the way that the sealed packet takes, bytes. Given by the caller before `fit`.
     pub mtu: u16,
+    /// Set by `select`: the policy looks at ports, so the SA must carry no later fragment.
+    whole_only: bool,
     /// Set by `fit`: the sealed packet is longer than `mtu` and the caller cuts it (RFC 2473
     /// §7.1). Its DF bit is clear then.
     pub fragment_outer: bool,
@@ -110,6 +112,7 @@ impl<'a> Item<'a> {
             inner_sa: None,
             sa: None,
             mtu: 0,
+            whole_only: false,
             fragment_outer: false,
             destination: None,
             policy: None,

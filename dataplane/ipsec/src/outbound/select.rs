@@ -8,8 +8,9 @@ use crate::ip::mutable::{End, cover};
 use crate::ip::transport::front;
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Fragment, Packet, Version, address_bits};
+use crate::policy::decision::takes_opaque;
 use crate::policy::fragments::Passage;
-use crate::policy::selector::turned;
+use crate::policy::selector::{sees_upper, turned};
 use crate::policy::{Action, Decision, Policy};
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
@@ -71,6 +72,8 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
         Action::Discard => return Err(DropReason::PolicyDiscard),
         Action::Protect => {}
     }
+    //= T125 (RFC 4301 section 7.3)
+    item.whole_only = sees_upper(&policy.selector) && !takes_opaque(&policy.selector);
     let sas = tables.outbound_sas(policy, context.worker)?;
     enter(item, sas)?;
     if let Verdict::Elsewhere(worker) = ready(sas, context)? {
