@@ -12,7 +12,7 @@ use ipsec::time::Time;
 use xipsec::assembly;
 use xipsec::config::{self, Config, Purpose};
 use xipsec::counters::{Block, PolicyCell};
-use xipsec::port::memory::MemoryPort;
+use xipsec::port::memory::{MemoryFrame, MemoryPort};
 use xipsec::port::settings::Side;
 use xipsec::route::PortIndex;
 use xipsec::snapshot::{PortFacts, Snapshot};
@@ -78,9 +78,12 @@ mac = "02:00:00:00:01:02"
 pub struct SuiteName {
     /// Name for tables.
     pub name: &'static str,
-    encryption: &'static str,
-    encryption_key: usize,
-    integrity: Option<(&'static str, usize)>,
+    /// Name of the encryption algorithm.
+    pub encryption: &'static str,
+    /// Length of its key with the salt, bytes.
+    pub encryption_key: usize,
+    /// Name of the integrity algorithm and length of its key, bytes.
+    pub integrity: Option<(&'static str, usize)>,
 }
 
 /// The suites of the first cut.
@@ -219,38 +222,49 @@ impl Fixture {
     /// A worker on memory ports that serves both.
     #[must_use]
     pub fn worker(&self) -> Worker<MemoryPort, NoHost> {
-        let policies: Arc<[PolicyCell]> = (0..self.snapshot.tables.policy_count())
-            .map(|_| PolicyCell::default())
-            .collect();
-        let settings = WorkerSettings {
-            number: 0,
-            ports: 2,
-            sas: self.sas.len(),
-            errors_per_second: 100,
-            heeded: ipsec::ip::icmp_error::Heeded::ALL,
-            remembered_fragments: 256,
-            fragment_timeout: ipsec::time::SECOND,
-            reassembly: Bounds {
-                packets: 256,
-                bytes: 1 << 20,
-                timeout_ns: ipsec::time::SECOND,
-            },
-            reassemble_udp: false,
-            ivs: RandomIvs::new().expect("random bytes"),
-            flow_label_seed: 1,
-            block: Arc::new(Block::new(2)),
-            policies,
-            neighbor_requests: None,
-            number_requests: None,
-        };
-        let lane = |index| Lane {
-            port: MemoryPort::new(FRAMES, FRAME_SIZE),
-            index: PortIndex(index),
-            complete_checksums: false,
-        };
         let exchange = Arc::new(Exchange::new(1).expect("an event descriptor"));
-        Worker::new(settings, vec![lane(0), lane(1)], NoHost, exchange)
+        worker(&self.snapshot, self.sas.len(), 0, exchange)
     }
+}
+
+/// Worker `number` of those that share `exchange`, on memory ports, one of each side.
+#[must_use]
+pub fn worker(
+    snapshot: &Snapshot,
+    sas: usize,
+    number: u16,
+    exchange: Arc<Exchange<MemoryFrame>>,
+) -> Worker<MemoryPort, NoHost> {
+    let policies: Arc<[PolicyCell]> = (0..snapshot.tables.policy_count())
+        .map(|_| PolicyCell::default())
+        .collect();
+    let settings = WorkerSettings {
+        number,
+        ports: 2,
+        sas,
+        errors_per_second: 100,
+        heeded: ipsec::ip::icmp_error::Heeded::ALL,
+        remembered_fragments: 256,
+        fragment_timeout: ipsec::time::SECOND,
+        reassembly: Bounds {
+            packets: 256,
+            bytes: 1 << 20,
+            timeout_ns: ipsec::time::SECOND,
+        },
+        reassemble_udp: false,
+        ivs: RandomIvs::new().expect("random bytes"),
+        flow_label_seed: 1,
+        block: Arc::new(Block::new(2)),
+        policies,
+        neighbor_requests: None,
+        number_requests: None,
+    };
+    let lane = |index| Lane {
+        port: MemoryPort::new(FRAMES, FRAME_SIZE),
+        index: PortIndex(index),
+        complete_checksums: false,
+    };
+    Worker::new(settings, vec![lane(0), lane(1)], NoHost, exchange)
 }
 
 /// A frame from the host behind the near end to the one behind the far end: IPv4 and UDP, `length`

@@ -2,6 +2,18 @@
 
 pub mod wire;
 
+pub mod allocation;
+
 pub mod cycles;
 
+pub mod progress;
+
 pub mod fixture;
+
+pub mod fleet;
+
+pub mod memory;
+
+pub mod pipeline;
+
+pub mod scaling;

@@ -1,17 +1,14 @@
 //! Goal: nothing on the packet path allocates. Method: a counting allocator around two workers on
 //! memory ports, one that seals and one that opens, in steady state: every suite of the benches,
 //! mixed sizes, whole bursts, and packets that are refused.
-#![expect(unsafe_code, reason = "an allocator that counts is `unsafe` to write")]
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use xipsec::port::memory::MemoryPort;
 use xipsec::worker::Worker;
 use xipsec::worker::host::NoHost;
+use xipsec_bench::allocation::{Counting, count as allocations};
 use xipsec_bench::fixture::{End, Fixture, LAN, SUITES, WAN, plain_frame};
 
 /// Packets of one burst.
@@ -26,47 +23,8 @@ const WARM: u64 = 20;
 /// Rounds that are counted.
 const COUNTED: u64 = 200;
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting for the calling thread.
-struct Counting;
-
-fn count() {
-    // A thread that is ending has no counter any more, and no packets.
-    ALLOCATIONS
-        .try_with(|count| count.set(count.get() + 1))
-        .unwrap_or_default();
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counter itself allocates
-// nothing, since it is initialised at compile time.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from the system's allocator with `layout`, as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn allocations() -> u64 {
-    ALLOCATIONS.with(Cell::get)
-}
 
 /// Two ends, and what goes from one to the other.
 struct Tunnel {
