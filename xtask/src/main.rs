@@ -11,12 +11,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod compliance;
 mod demo;
 mod ebpf;
 mod fuzz;
 mod lab;
+mod report;
 mod setup;
 mod signals;
 mod test;
@@ -36,6 +38,8 @@ enum Task {
     Setup,
     /// Two gateways carry traffic between two hosts: proof by capture, throughput in comparison
     Demo(demo::Options),
+    /// What a packet costs and what limits it: tables, JSON, and a page with plots
+    Bench(bench::Options),
     /// Everything that must hold before a change goes in; ends with one line of totals
     Test,
     /// The demo's network, left standing for a person to play with
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Test => test::run(),
         Task::Lab { action } => lab::run(&action),
         Task::Fuzz(options) => fuzz::run(&options),
