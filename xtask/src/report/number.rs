@@ -11,6 +11,21 @@ pub(crate) fn short(value: f64) -> String {
     format!("{}{prefix}", digits(scaled))
 }
 
+/// As [`short`] without zeros at the end: for the round numbers of an axis.
+pub(crate) fn round(value: f64) -> String {
+    let text = short(value);
+    let (digits, prefix) = text.split_once(' ').unwrap_or((&text, ""));
+    let digits = match digits.split_once('.') {
+        Some(_) => digits.trim_end_matches('0').trim_end_matches('.'),
+        None => digits,
+    };
+    if prefix.is_empty() {
+        digits.to_owned()
+    } else {
+        format!("{digits} {prefix}")
+    }
+}
+
 /// Three significant digits, whole numbers above a hundred.
 pub(crate) fn digits(value: f64) -> String {
     match value.abs() {
@@ -52,6 +67,9 @@ mod tests {
             (-52.34, "-52.3"),
         ] {
             assert_eq!(short(value), text);
+        }
+        for (value, text) in [(1e3, "1 k"), (2500.0, "2.5 k"), (10.0, "10"), (0.5, "0.5"), (200.0, "200")] {
+            assert_eq!(round(value), text);
         }
         assert_eq!(count(1_000_000), "1\u{202f}000\u{202f}000");
         assert_eq!(count(12), "12");

@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 
 use super::html::escape;
-use super::number::{digits, short};
+use super::number::{digits, round, short};
 
 /// Size of the drawing, in its own units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 340.0;
 /// Room around the plotted area: top, right, bottom, left.
-const MARGIN: [f64; 4] = [14.0, 14.0, 46.0, 62.0];
+const MARGIN: [f64; 4] = [16.0, 24.0, 46.0, 70.0];
 /// Colours of the style sheet.
 const COLOURS: usize = 8;
 
@@ -122,7 +122,7 @@ pub(crate) fn lines(all: &[Line], x: Axis<'_>, y: Axis<'_>, marks: bool) -> Stri
     let mut svg = open(y.label);
     grid(&mut svg, &ys);
     for tick in xs.ticks() {
-        below_axis(&mut svg, xs.x(tick), &short(tick));
+        below_axis(&mut svg, xs.x(tick), &round(tick));
     }
     let middle = MARGIN[3] + plotted_width() / 2.0;
     let _ = write!(
@@ -173,7 +173,7 @@ fn open(y_label: &str) -> String {
     let middle = MARGIN[0] + plotted_height() / 2.0;
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\
-         <text class=\"axis\" transform=\"translate(14 {middle:.1}) rotate(-90)\">{}</text>",
+         <text class=\"axis\" transform=\"translate(13 {middle:.1}) rotate(-90)\">{}</text>",
         escape(y_label)
     )
 }
@@ -209,7 +209,7 @@ fn grid(svg: &mut String, scale: &Scale) {
              <text class=\"tick left\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             left - 7.0,
             y + 4.0,
-            short(tick)
+            round(tick)
         );
     }
 }

@@ -77,10 +77,12 @@ fn by_size(records: &[Value], pieces: &mut Vec<Piece>) {
             let name = format!("{}, {}", direction_name(record), size_name(record));
             table.row([name].into_iter().chain(cost_cells(record)));
         }
-        let names: Vec<String> = rows.iter().map(|record| size_name(record)).collect();
+        // Jumbo frames would dwarf the others; the table has them.
+        let drawn = || rows.iter().filter(|record| whole(record, "size") <= 1500);
+        let names: Vec<String> = drawn().map(|record| size_name(record)).collect();
         let part = |name: &str, key: &str| Series {
             name: name.to_owned(),
-            values: rows.iter().map(|record| figure(record, key)).collect(),
+            values: drawn().map(|record| figure(record, key)).collect(),
         };
         let parts = [
             part("own work", "own"),
@@ -202,7 +204,7 @@ fn by_workers(records: &[Value], pieces: &mut Vec<Piece>) {
     let mut lines: Vec<Line> = Vec::new();
     for record in &all {
         let name = format!(
-            "{} SA, {}, {} bytes",
+            "{} SAs, {}, {} bytes",
             count(whole(record, "sas")),
             direction_name(record),
             size_name(record)
@@ -244,7 +246,7 @@ fn by_workers(records: &[Value], pieces: &mut Vec<Piece>) {
                 .collect(),
         })
         .collect();
-    let names: Vec<String> = names.iter().map(|it| format!("{it} workers")).collect();
+    let names: Vec<String> = names.iter().map(|it| format!("workers: {it}")).collect();
     pieces.push(Piece::plot(
         "Scaling by workers",
         "Packets a second of all workers together. One SA has one home: others hand packets over.",
