@@ -113,6 +113,10 @@ mod tests {
         assert_eq!(again.ok(), Some(json));
         assert!(Document::from_json(&json!({"schema": "xipsec-bench/0"})).is_err());
         assert_eq!(document.records(Section::Pipeline).len(), 1);
-        assert!(Document::new(json!({})).records(Section::Pipeline).is_empty());
+        assert!(
+            Document::new(json!({}))
+                .records(Section::Pipeline)
+                .is_empty()
+        );
     }
 }

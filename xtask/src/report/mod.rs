@@ -43,8 +43,8 @@ impl Piece {
 /// What every reader of a figure must know.
 const CAVEATS: [&str; 4] = [
     "Read ratios, not figures: a virtual machine has neighbours, and few cores share everything.",
-    "Over veth AF_XDP runs in copy mode: kernel and copies cost more there than the gateway. What a \
-     NIC with zero copy gives was not measured.",
+    "Over veth AF_XDP runs in copy mode: kernel and copies cost more there than the gateway. What \
+     a NIC with zero copy gives was not measured.",
     "Generator, gateways and sink share the machine's cores: on two cores they take each other's \
      time, and so does the kernel's work for them.",
     "Cycles are those of the time-stamp counter, which ticks at a fixed rate whatever the core \

@@ -68,7 +68,13 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
-        for (value, text) in [(1e3, "1 k"), (2500.0, "2.5 k"), (10.0, "10"), (0.5, "0.5"), (200.0, "200")] {
+        for (value, text) in [
+            (1e3, "1 k"),
+            (2500.0, "2.5 k"),
+            (10.0, "10"),
+            (0.5, "0.5"),
+            (200.0, "200"),
+        ] {
             assert_eq!(round(value), text);
         }
         assert_eq!(count(1_000_000), "1\u{202f}000\u{202f}000");

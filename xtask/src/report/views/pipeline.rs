@@ -178,8 +178,13 @@ fn by_number(records: &[Value], key: &str, pieces: &mut Vec<Piece>) {
     let axis = |label, log| Axis { label, log };
     pieces.push(Piece::plot(
         format!("Own work by number of {noun}"),
-        "Every packet is for another one, at random: what the tables cost when no cache holds them.",
-        plot::lines(&lines, axis(noun, true), axis("cycles per packet", false), true),
+        "Each packet is for another, at random: what the tables cost when no cache holds them.",
+        plot::lines(
+            &lines,
+            axis(noun, true),
+            axis("cycles per packet", false),
+            true,
+        ),
     ));
     if key == "sas"
         && let Some(ratio) = growth(&all)
