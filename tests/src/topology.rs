@@ -31,6 +31,8 @@ pub struct Plan {
     pub direct: Vec<Suite>,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// Further SAs each way, one for each worker (RFC 9611), as alternatives to the pair for all.
+    pub per_worker: u32,
     /// Queues of every wire.
     pub queues: u32,
     /// Whether the kernel's own path would forward between the hosts if nothing stopped it.
@@ -59,6 +61,7 @@ impl Default for Plan {
             inner: vec![Family::V4],
             direct: Vec::new(),
             esn: false,
+            per_worker: 0,
             queues: 1,
             kernel_forwards: true,
             rp_filter: 0,
@@ -92,6 +95,8 @@ pub struct Lab {
     pub host_b: Namespace,
     /// Both SAs: left to right, right to left.
     pub sas: [Sa; 2],
+    /// Further pairs, of which each worker has one.
+    pub per_worker: Vec<[Sa; 2]>,
     /// The pairs of SAs of the bundle between the gateways themselves.
     pub direct: Vec<[Sa; 2]>,
     directory: TempDir,
@@ -129,12 +134,22 @@ impl Lab {
             anyhow::Ok(sa)
         };
         let sas = [sa(0x1001, &LEFT, &RIGHT)?, sa(0x1002, &RIGHT, &LEFT)?];
+        let per_worker = (0..plan.per_worker).map(|at| {
+            let spi = 0x2001 + 2 * at;
+            let mut pair = [sa(spi, &LEFT, &RIGHT)?, sa(spi + 1, &RIGHT, &LEFT)?];
+            for one in &mut pair {
+                one.name = format!("{}-{at}", one.name);
+                one.extra.push("per_worker = true".to_owned());
+            }
+            anyhow::Ok(pair)
+        });
+        let per_worker = per_worker.collect::<Result<Vec<_>>>()?;
         let direct = direct(plan)?;
         let gateway = |namespace: &Namespace, side: &Side| {
             let home = directory.path().join(side.name);
             fs::create_dir(&home)?;
             let (config, socket) = (home.join("xipsec.toml"), home.join("control.sock"));
-            write_config(plan, side, &sas, &direct, &home)?;
+            write_config(plan, side, (&sas, &per_worker), &direct, &home)?;
             anyhow::Ok(Gateway::new(binary, namespace, &config, &socket))
         };
         let (left, right) = (gateway(&gate_a, &LEFT)?, gateway(&gate_b, &RIGHT)?);
@@ -147,6 +162,7 @@ impl Lab {
             gate_b,
             host_b,
             sas,
+            per_worker,
             direct,
             directory,
         };
@@ -366,14 +382,16 @@ fn direct(plan: &Plan) -> Result<Vec<[Sa; 2]>> {
 fn write_config(
     plan: &Plan,
     side: &Side,
-    sas: &[Sa; 2],
+    (sas, per_worker): (&[Sa; 2], &[[Sa; 2]]),
     direct: &[[Sa; 2]],
     home: &Path,
 ) -> Result<()> {
-    let (peer, out, back) = match side.name {
-        "left" => (&RIGHT, &sas[0], &sas[1]),
-        _ => (&LEFT, &sas[1], &sas[0]),
+    let (peer, at) = match side.name {
+        "left" => (&RIGHT, 0),
+        _ => (&LEFT, 1),
     };
+    let (out, back) = (&sas[at], &sas[1 - at]);
+    let further = |at: usize| -> Vec<&Sa> { per_worker.iter().map(|pair| &pair[at]).collect() };
     let state = home.join("state");
     fs::create_dir(&state)?;
     let mut dataplane = vec![
@@ -394,12 +412,23 @@ fn write_config(
     config
         .port("wan0", "unprotected", &[])
         .port("lan0", "protected", &[]);
-    config.sa(out, "out").sa(back, "in");
-    for family in &plan.inner {
-        let at = family.index();
-        let nets = [side.net[at], peer.net[at]];
-        config.protect(&format!("out-{at}"), "out", nets, &out.name);
-        config.protect(&format!("in-{at}"), "in", nets, &back.name);
+    for (direction, first, others) in [("out", out, further(at)), ("in", back, further(1 - at))] {
+        config.sa(first, direction);
+        let mut uses = vec![format!("sa = [\"{}\"]", first.name)];
+        if !others.is_empty() {
+            let lists = others.iter().map(|sa| format!("[\"{}\"]", sa.name));
+            let lists: Vec<String> = lists.collect();
+            uses.push(format!("alternatives = [{}]", lists.join(", ")));
+        }
+        for sa in others {
+            config.sa(sa, direction);
+        }
+        for family in &plan.inner {
+            let at = family.index();
+            let nets = [side.net[at], peer.net[at]];
+            let name = format!("{direction}-{at}");
+            config.policy([&name, direction, "protect"], nets, 100, &uses);
+        }
     }
     for (direction, from) in [("out", &LEFT), ("in", &RIGHT)] {
         let at = usize::from(from.name != side.name);

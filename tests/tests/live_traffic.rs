@@ -2,7 +2,7 @@
 //! and for the families the proof by capture of the middle wire.
 
 use anyhow::{Context, Result, ensure};
-use xipsec_tests::config::{Family, LEFT, RIGHT};
+use xipsec_tests::config::{Family, LEFT, RIGHT, Sa};
 use xipsec_tests::expect::{live, sa_member};
 use xipsec_tests::iperf;
 use xipsec_tests::proof::Watch;
@@ -133,6 +133,46 @@ fn two_queues_and_two_workers() {
         ensure!(ports.contains("wan0") && ports.contains("lan0"), "{ports}");
         lab.left.stop()?;
         lab.right.stop()
+    });
+}
+
+//= test T70
+#[test]
+fn each_worker_sends_by_an_sa_of_its_own() {
+    live("each_worker_sends_by_an_sa_of_its_own", || {
+        let lab = Lab::connected(&Plan {
+            queues: 2,
+            per_worker: 2,
+            tapped: true,
+            dataplane: vec!["workers = 2".to_owned()],
+            ..Plan::default()
+        })?;
+        lab.route_mtu(1400)?;
+        for host in [&lab.host_a, &lab.host_b] {
+            End::new(host, "eth0").segmentation(false)?;
+        }
+        let server = iperf::Server::start(&lab.host_b)?;
+        let watch = Watch::start(&lab)?;
+        // Eight flows, so that some arrive on either queue.
+        for arguments in ["-n 400K -P 8", "-n 400K -P 8 -R", "-u -b 1M -P 8 -t 1"] {
+            lab.explain(iperf::run(&lab.host_a, RIGHT.host[0], arguments))?;
+        }
+        drop(server);
+        let all = lab.per_worker.iter().chain([&lab.sas]).flatten().cloned();
+        let evidence = watch.conclude(&all.collect::<Vec<_>>())?;
+        lab.explain(evidence.check())?;
+        ensure!(evidence.carried == evidence.sent, "{evidence:?}");
+        for (at, gateway) in [&lab.left, &lab.right].into_iter().enumerate() {
+            let stats = gateway.stats()?;
+            let packets = |sa: &[Sa; 2]| sa_member(&stats, &sa[at].name, "packets");
+            let own = [packets(&lab.per_worker[0])?, packets(&lab.per_worker[1])?];
+            ensure!(own.iter().all(|sent| *sent > 100), "{own:?}");
+            ensure!(packets(&lab.sas)? == 0, "the SA for all sent: {stats}");
+            for reason in ["handoff_full", "no_sa", "replay", "selector_mismatch"] {
+                ensure!(stats["drops"][reason] == 0, "{}", stats["drops"]);
+            }
+        }
+        lab.check_accounting()
     });
 }
 

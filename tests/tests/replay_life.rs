@@ -2,7 +2,7 @@
 //! end of the capture. Method: `replay` over packets at chosen times.
 
 use anyhow::{Result, ensure};
-use xipsec_tests::config::{Family, LEFT, RIGHT};
+use xipsec_tests::config::{Family, LEFT, RIGHT, Sa};
 use xipsec_tests::expect::{conclude, sa_member, with_scapy};
 use xipsec_tests::packets::{self, Frame, ICMP, IpFields};
 use xipsec_tests::replay::{self, Replay, Replayed};
@@ -88,6 +88,38 @@ fn age_is_that_at_the_end_of_the_capture() {
                 result.json["sas"]
             );
         }
+        Ok(())
+    };
+    conclude(body());
+}
+
+#[test]
+fn the_newest_alternative_that_lives_sends() {
+    let body = || -> Result<()> {
+        let [old, back] = replay::sas(Family::V4, suite::NULL_SHA256);
+        let mut new = Sa::fixed(0x1003, &LEFT, &RIGHT, Family::V4, suite::NULL_SHA256);
+        new.name = "newer".to_owned();
+        new.extra.push("lifetime = { hard_packets = 2 }".to_owned());
+        let mut config = replay::network(&[]);
+        config.sa(&old, "out").sa(&new, "out").sa(&back, "in");
+        let uses = format!("sa = [\"{}\"]\nalternatives = [[\"newer\"]]", old.name);
+        let nets = [LEFT.net[0], RIGHT.net[0]];
+        config.policy(["to", "out", "protect"], nets, 100, &[uses]);
+        let [from, to] = replay::hosts(&LEFT, &RIGHT, Family::V4);
+        let message = packets::echo(1, 1, b"living");
+        let packet = packets::ip(from, to, ICMP, IpFields::default(), &message)?;
+        let frames = (0..5).map(|at| replay::from_host(at, &packet)).collect();
+        let mut replay = Replay::new(&config)?;
+        let result = replay.input("lan0", frames).run()?;
+        let spi = |frame: &Frame| frame.packet().get(20..24).map(<[u8]>::to_vec);
+        let spis: Vec<_> = result.wan.iter().filter_map(spi).collect();
+        let [old_spi, new_spi] = [old.spi, new.spi].map(|spi| spi.to_be_bytes().to_vec());
+        ensure!(
+            spis == [&new_spi, &new_spi, &old_spi, &old_spi, &old_spi].map(Clone::clone),
+            "{spis:?}: {}",
+            result.json
+        );
+        ensure!(result.json["sas"][1]["state"] == "dead");
         Ok(())
     };
     conclude(body());

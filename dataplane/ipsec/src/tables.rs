@@ -10,9 +10,9 @@ use hashbrown::HashSet;
 use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
 use crate::policy::selector::turned;
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
-use crate::sa::Sa;
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
+use crate::sa::{Sa, SaSlot};
 use crate::verdict::DropReason;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
@@ -316,46 +316,37 @@ impl Tables {
         Some(Clamp { limit, outbound })
     }
 
-    /// The policy's SAs for what leaves: the newest, or the worker's own of several (RFC 9611).
+    /// The SAs that are the policy's first choice for what leaves on `worker`.
+    ///
+    /// # Errors
+    /// As [`Self::sas`].
+    pub fn first_sas(&self, policy: &Policy, worker: u16) -> Result<Sas<'_>, DropReason> {
+        let first = policy.choices(worker).next();
+        first.map_or(Err(DropReason::Unsupported), |bundle| self.sas(bundle))
+    }
+
+    /// The SAs of one of a policy's bundles.
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for a deeper bundle than any configuration has,
     /// [`DropReason::SaExpired`] for an SA that is gone.
-    //= T55 T70 (RFC 4301 section 4.1)
-    pub fn outbound_sas(&self, policy: &Policy, worker: u16) -> Result<Sas<'_>, DropReason> {
+    pub fn sas(&self, bundle: &[SaSlot]) -> Result<Sas<'_>, DropReason> {
         let sa = |slot| {
             let found = self.sad.by_slot(slot).map(|sa| &**sa);
             found.ok_or(DropReason::SaExpired)
         };
-        match policy.bundles.last().map(Vec::as_slice) {
-            Some(&[slot]) => Ok(Sas {
+        match *bundle {
+            [slot] => Ok(Sas {
                 inner: None,
-                outer: self.worker_sa(policy, sa(slot)?, worker),
+                outer: sa(slot)?,
             }),
             //= T50 T113 (RFC 4302 section 3.1.1, RFC 4301 section 4.3)
-            Some(&[inner, outer]) => Ok(Sas {
+            [inner, outer] => Ok(Sas {
                 inner: Some(sa(inner)?),
                 outer: sa(outer)?,
             }),
             _ => Err(DropReason::Unsupported),
         }
-    }
-
-    /// The worker's own of several SAs that stand beside `newest`, if they are such.
-    fn worker_sa<'a>(&'a self, policy: &Policy, newest: &'a Sa, worker: u16) -> &'a Sa {
-        if !newest.parameters.per_worker {
-            return newest;
-        }
-        let shared = || {
-            let single = policy.bundles.iter().filter_map(|bundle| match bundle[..] {
-                [slot] => self.sad.by_slot(slot),
-                _ => None,
-            });
-            single.filter(|sa| sa.parameters.per_worker)
-        };
-        let count = shared().count().max(1);
-        let chosen = shared().nth(usize::from(worker) % count);
-        chosen.map_or(newest, |sa| sa)
     }
 }
 
@@ -366,6 +357,13 @@ pub struct Sas<'a> {
     pub inner: Option<&'a Sa>,
     /// The last or only one.
     pub outer: &'a Sa,
+}
+
+impl<'a> Sas<'a> {
+    /// Innermost first.
+    pub fn iter(self) -> impl Iterator<Item = &'a Sa> {
+        self.inner.into_iter().chain([self.outer])
+    }
 }
 
 fn endpoint(address: IpAddr) -> Endpoint {
@@ -388,11 +386,18 @@ fn policy(
             sa: name.clone(),
         })
     };
-    let bundles = parameters
+    let bundles: Vec<Vec<SaSlot>> = parameters
         .bundles
         .iter()
         .map(|bundle| bundle.iter().map(slot).collect())
         .collect::<Result<_, _>>()?;
+    let for_one = |slot: &SaSlot| {
+        let sa = sad.by_slot(*slot);
+        sa.is_some_and(|sa| sa.parameters.per_worker)
+    };
+    let per_worker = (0..).zip(&bundles);
+    let per_worker = per_worker.filter(|(_, bundle)| bundle.iter().all(for_one));
+    let per_worker = per_worker.map(|(place, _)| place).collect();
     Ok(Policy {
         index,
         action: parameters.action,
@@ -400,5 +405,6 @@ fn policy(
         priority: parameters.priority,
         tcp_mss: parameters.tcp_mss,
         bundles,
+        per_worker,
     })
 }

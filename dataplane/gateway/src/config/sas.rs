@@ -356,14 +356,8 @@ fn read_outer<'d>(found: &mut Findings<'d>, table: &mut Table<'d>, mode: Option<
         }
         Some(bytes)
     });
-    let per_worker = table.take(found, "per_worker").and_then(|entry| {
-        let per_worker = entry.boolean(found)?;
-        if per_worker {
-            //= exception T70: outbound SAs chosen by worker are refused in this version
-            found.not_built(entry.line, &entry.key, "false");
-        }
-        Some(per_worker)
-    });
+    let per_worker = table.take(found, "per_worker");
+    let per_worker = per_worker.and_then(|entry| entry.boolean(found));
     Outer {
         dont_fragment: dont_fragment.unwrap_or_default(),
         dscp: dscp.unwrap_or_default(),

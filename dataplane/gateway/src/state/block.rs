@@ -68,8 +68,3 @@ pub(super) fn lead(direction: Direction, rate: u64) -> u64 {
         Direction::In => rate.clamp(LEAD_MINIMUM, LEAD_MAXIMUM),
     }
 }
-
-/// The last number that an SA can have.
-pub(super) const fn last_number(esn: bool) -> u64 {
-    if esn { u64::MAX } else { u32::MAX as u64 }
-}

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use ipsec::sa::association::Direction;
+use ipsec::sa::sequence::last_number;
 use ipsec::sa::{SaParameters, SaSlot};
 use ipsec::time::{SECOND, Time};
 
-use crate::state::block::{Rate, last_number, lead};
+use crate::state::block::{Rate, lead};
 use crate::state::contents::random;
 use crate::state::identity::key_id;
 use crate::state::{Contents, KeyId, Record, Reservation, StateError, Store};

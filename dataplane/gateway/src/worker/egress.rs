@@ -453,7 +453,7 @@ fn largest(
 ) -> Option<u16> {
     match outbound {
         Some(policy) if policy.action == Action::Protect => {
-            let sas = snapshot.tables.outbound_sas(policy, worker).ok()?;
+            let sas = snapshot.tables.first_sas(policy, worker).ok()?;
             let path = outer_path(snapshot, sas.outer, packet)?;
             Some(match sas.inner {
                 Some(inner) => largest_inner(&[inner, sas.outer], path.mtu),

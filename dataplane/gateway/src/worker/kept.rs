@@ -202,18 +202,30 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             self.gather(&mut gathered, (place, source), snapshot, now);
         }
-        let ends = match arrival {
-            Arrival::Port(_, Side::Unprotected) => self.inbound(&gathered.sources, snapshot, now),
-            _ => self.outbound(&mut gathered.sources, snapshot, now),
+        let direction = match arrival {
+            Arrival::Port(_, Side::Unprotected) => Direction::In,
+            _ => Direction::Out,
+        };
+        let ends = match direction {
+            Direction::In => self.inbound(&gathered.sources, snapshot, now),
+            Direction::Out => self.outbound(&mut gathered.sources, snapshot, now),
         };
         let kept = self.settle_gathered(gathered, ends, now);
         self.assembly.put_back(rooms);
-        for (parcel, (end, _)) in run.iter().zip(kept) {
+        for (parcel, (end, _)) in run.iter_mut().zip(kept) {
             self.tally.unhold(1);
             match end {
                 Kept::No => {}
-                // It came here because its SA lived here; meanwhile it moved.
-                Kept::For(_) => self.tally.drop(DropReason::HandoffFull),
+                // It came here because its SA lived here; meanwhile that one died, and another one
+                // of the policy serves.
+                Kept::For(to) => {
+                    let source = Source {
+                        frame: parcel.frame.bytes_mut(),
+                        packet: parcel.packet,
+                        arrival,
+                    };
+                    self.hand_over_copy(to, &source, direction);
+                }
                 Kept::Held(slot, end) => {
                     let frame = parcel.frame.bytes();
                     self.shelve(frame, parcel.packet, arrival, (slot, end), now);

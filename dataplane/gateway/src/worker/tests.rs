@@ -29,6 +29,7 @@ use crate::worker::orders::Order;
 use crate::worker::pending::NextHop;
 use crate::worker::{Lane, Worker, WorkerSettings};
 
+mod alternatives;
 mod fragments;
 
 const WAN: usize = 0;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::ip::icmp_error::quoted_packet;
 use crate::ip::mutable::{End, cover};
 use crate::ip::transport::front;
+use crate::limits::{BATCH, PACKET};
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Fragment, Packet, Version, address_bits};
 use crate::policy::decision::takes_opaque;
@@ -14,13 +15,15 @@ use crate::policy::selector::{sees_upper, turned};
 use crate::policy::{Action, Decision, Policy};
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
-use crate::sa::state::Ownership;
+use crate::sa::state::{Ahead, Ownership};
 use crate::tables::{Sas, Tables, Unmatched};
 use crate::verdict::DropReason;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
-    for item in batch {
-        let found = consult(item, context);
+    for place in 0..batch.len() {
+        let (before, rest) = batch.split_at_mut(place);
+        let Some(item) = rest.first_mut() else { break };
+        let found = consult(item, before, context);
         item.verdict = found.unwrap_or_else(Verdict::Drop);
         // The other worker asks again, and counts; what is our own may never come into being.
         if !item.own && !matches!(item.verdict, Verdict::Elsewhere(_)) {
@@ -29,8 +32,13 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     }
 }
 
-/// A packet's fate as far as policy and its SA's limits go.
-fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Verdict, DropReason> {
+/// A packet's fate as far as policy and its SA's limits go; `before` are the packets of the batch
+/// that were asked about earlier.
+fn consult<'a>(
+    item: &mut Item<'a>,
+    before: &[Item<'a>],
+    context: &mut Context<'a, '_>,
+) -> Result<Verdict, DropReason> {
     let tables = context.tables;
     let packet = &item.packet;
     if let Some(index) = tables.builtin(item.source, packet) {
@@ -74,9 +82,7 @@ fn consult<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) -> Result<Ver
     }
     //= T125 (RFC 4301 section 7.3)
     item.whole_only = sees_upper(&policy.selector) && !takes_opaque(&policy.selector);
-    let sas = tables.outbound_sas(policy, context.worker)?;
-    enter(item, sas)?;
-    if let Verdict::Elsewhere(worker) = ready(sas, context)? {
+    if let Verdict::Elsewhere(worker) = choose(item, before, policy, context)? {
         return Ok(Verdict::Elsewhere(worker));
     }
     //= T58 T115 (RFC 4301 section 5.1.2.1)
@@ -104,16 +110,85 @@ pub(super) fn run_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>)
     }
 }
 
+/// Enters the packet into the first of the policy's SAs that can still carry one, and says whether
+/// they are at home here. Where none can, the answer is the first choice's.
+//= T55 T70 (RFC 4301 section 4.1, RFC 9611)
+fn choose<'a>(
+    item: &mut Item<'a>,
+    before: &[Item<'a>],
+    policy: &'a Policy,
+    context: &mut Context<'a, '_>,
+) -> Result<Verdict, DropReason> {
+    let (tables, worker) = (context.tables, context.worker);
+    if policy.bundles.len() == 1 {
+        let sas = tables.first_sas(policy, worker)?;
+        enter(item, sas)?;
+        return ready(sas, context);
+    }
+    let mut refused = None;
+    for bundle in policy.choices(worker) {
+        let sas = tables.sas(bundle)?;
+        let carrying = match still_carry(sas, before, context) {
+            Ok(()) => enter(item, sas).and_then(|()| ready(sas, context)),
+            Err(reason) => Err(reason),
+        };
+        match carrying {
+            Err(reason @ (DropReason::SaExpired | DropReason::SequenceExhausted)) => {
+                refused.get_or_insert(reason);
+            }
+            other => return other,
+        }
+    }
+    Err(refused.unwrap_or(DropReason::SaExpired))
+}
+
+/// Whether the SAs can carry one packet more behind those `before`. What is at home on another
+/// worker is judged by what that one published, so that no packet goes there in vain.
+fn still_carry(
+    sas: Sas<'_>,
+    before: &[Item<'_>],
+    context: &mut Context<'_, '_>,
+) -> Result<(), DropReason> {
+    /// More than a batch can be.
+    const AHEAD: Ahead = Ahead {
+        packets: BATCH as u64,
+        bytes: (BATCH * PACKET) as u64,
+    };
+    for sa in sas.iter() {
+        let parameters = &sa.parameters;
+        let Some(state) = context.states.of(sa.slot) else {
+            sa.published
+                .check(&parameters.lifetime, parameters.esn, context.now)?;
+            continue;
+        };
+        let can = |ahead| state.check_ahead(&parameters.lifetime, ahead, context.now);
+        if can(AHEAD).is_ok() {
+            continue;
+        }
+        let same = before.iter().filter(|item| {
+            let through = [item.inner_sa, item.sa];
+            item.verdict == Verdict::Protect
+                && through.iter().flatten().any(|it| it.slot == sa.slot)
+        });
+        let ahead = same.fold(Ahead::default(), |sum, item| Ahead {
+            packets: sum.packets + 1,
+            bytes: sum.bytes + u64::from(item.packet.length),
+        });
+        can(ahead)?;
+    }
+    Ok(())
+}
+
 /// Whether the SAs are at home here and may send one packet more.
 fn ready(sas: Sas<'_>, context: &mut Context<'_, '_>) -> Result<Verdict, DropReason> {
-    for sa in sas.inner.into_iter().chain([sas.outer]) {
+    for sa in sas.iter() {
         match context.states.adopt(sa) {
             Ownership::Elsewhere(worker) => return Ok(Verdict::Elsewhere(worker)),
             Ownership::Gone => return Err(DropReason::SaExpired),
             Ownership::Mine => {}
         }
     }
-    for sa in sas.inner.into_iter().chain([sas.outer]) {
+    for sa in sas.iter() {
         let state = context.states.of(sa.slot).ok_or(DropReason::SaExpired)?;
         //= T04 T57 (RFC 4303 section 3.3.3)
         state.check_lifetime(&sa.parameters.lifetime, context.now)?;

@@ -136,4 +136,21 @@ pub struct Policy {
     pub tcp_mss: TcpMss,
     /// Protect: the SA or bundle (innermost first), then the alternatives, newest last.
     pub bundles: Vec<Vec<SaSlot>>,
+    /// Which of them are each for one worker (RFC 9611): places in `bundles`.
+    pub per_worker: Vec<usize>,
+}
+
+impl Policy {
+    /// The bundles by which a packet may leave on `worker`, best first: the worker's own, those
+    /// that are for all from the newest to the oldest, and as a last resort other workers'.
+    //= T70 (RFC 9611)
+    pub fn choices(&self, worker: u16) -> impl Iterator<Item = &[SaSlot]> {
+        let count = self.per_worker.len();
+        let own = (count > 0).then(|| self.per_worker[usize::from(worker) % count]);
+        let shared = (0..self.bundles.len()).rev();
+        let shared = shared.filter(|place| !self.per_worker.contains(place));
+        let others = self.per_worker.iter().rev().copied();
+        let places = own.into_iter().chain(shared).chain(others);
+        places.filter_map(|place| self.bundles.get(place).map(Vec::as_slice))
+    }
 }

@@ -9,9 +9,11 @@ pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
 use crate::crypto::{KeyError, Transform};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
+use crate::sa::sequence::last_number;
 use crate::sa::state::SaState;
 use crate::secret::Secret;
 use crate::time::{SECOND, Time};
+use crate::verdict::DropReason;
 
 /// The direction an SA or a policy serves, seen from the protected side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -228,6 +230,20 @@ impl Published {
             bytes: self.bytes.load(Relaxed),
             seconds: now.since(Time(self.born.load(Relaxed))) / SECOND,
         })
+    }
+
+    /// Out: whether the SA can carry one packet more, as its owner last showed it.
+    ///
+    /// # Errors
+    /// [`DropReason::SaExpired`] or [`DropReason::SequenceExhausted`].
+    pub fn check(&self, lifetime: &Lifetime, esn: bool, now: Time) -> Result<(), DropReason> {
+        if self.stage(lifetime, now) == Stage::Dead {
+            Err(DropReason::SaExpired)
+        } else if self.sequence.load(Relaxed) >= last_number(esn) {
+            Err(DropReason::SequenceExhausted)
+        } else {
+            Ok(())
+        }
     }
 }
 

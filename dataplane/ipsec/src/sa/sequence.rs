@@ -3,6 +3,12 @@
 
 use crate::verdict::DropReason;
 
+/// The last number that an SA can have.
+#[must_use]
+pub const fn last_number(esn: bool) -> u64 {
+    if esn { u64::MAX } else { u32::MAX as u64 }
+}
+
 /// The outbound counter of one SA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
@@ -17,8 +23,10 @@ impl Counter {
     //= T03 (RFC 4303 section 3.3.3)
     #[must_use]
     pub const fn new(last: u64, esn: bool) -> Self {
-        let end = if esn { u64::MAX } else { u32::MAX as u64 };
-        Self { last, end }
+        Self {
+            last,
+            end: last_number(esn),
+        }
     }
 
     /// The last number used.
@@ -38,6 +46,18 @@ impl Counter {
             Err(DropReason::SequenceExhausted)
         } else if self.last >= reserved_end {
             Err(DropReason::NoReservation)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether there is a number behind `ahead` others, reserved or not.
+    ///
+    /// # Errors
+    /// [`DropReason::SequenceExhausted`].
+    pub const fn check_ahead(&self, ahead: u64) -> Result<(), DropReason> {
+        if self.last.saturating_add(ahead) >= self.end {
+            Err(DropReason::SequenceExhausted)
         } else {
             Ok(())
         }

@@ -47,6 +47,15 @@ pub struct Start {
     pub window: Option<SavedWindow>,
 }
 
+/// Packets that were given to an SA and have not yet taken their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// How many.
+    pub packets: u64,
+    /// Their IP length, bytes.
+    pub bytes: u64,
+}
+
 impl Start {
     /// Goes on behind `sequence`.
     #[must_use]
@@ -125,6 +134,32 @@ impl SaState {
         match self.stage(lifetime, now) {
             Stage::Dead => Err(DropReason::SaExpired),
             Stage::Mature | Stage::Dying => Ok(()),
+        }
+    }
+
+    /// Out: whether the SA can carry one packet more behind those `ahead`, by its limits and its
+    /// numbers; reservations come and go and are not asked about.
+    ///
+    /// # Errors
+    /// [`DropReason::SaExpired`] or [`DropReason::SequenceExhausted`].
+    //= T04 T57 (RFC 4303 section 3.3.3, RFC 4301 section 4.4.2.1)
+    pub const fn check_ahead(
+        &self,
+        lifetime: &Lifetime,
+        ahead: Ahead,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let usage = Usage {
+            packets: self.packets.saturating_add(ahead.packets),
+            bytes: self.bytes.saturating_add(ahead.bytes),
+            seconds: now.since(self.born) / SECOND,
+        };
+        if matches!(lifetime.stage(usage), Stage::Dead) {
+            return Err(DropReason::SaExpired);
+        }
+        match &self.numbers {
+            Numbers::Out { counter, .. } => counter.check_ahead(ahead.packets),
+            Numbers::In(_) => Ok(()),
         }
     }
 

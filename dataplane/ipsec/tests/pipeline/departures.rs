@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ipsec::outbound::largest_inner;
 use ipsec::policy::{Action, PolicyParameters, Selector};
-use ipsec::sa::association::{Direction, DontFragment, UdpEncapsulation};
+use ipsec::sa::association::{Direction, DontFragment, SaParameters, UdpEncapsulation};
 use ipsec::tables::Unmatched;
 use ipsec::verdict::DropReason;
 use proptest::prelude::*;
@@ -205,22 +205,100 @@ fn the_newest_alternative_sends() {
     );
     let mut a = Gateway::new(sas, std::slice::from_ref(&to), &[A]);
     assert_eq!(a.seal(&v4(60).bytes())[20..24], [0, 0, 0x10, 2]);
-    let mut sas = vec![
-        sa(Direction::Out, 0x1001, A, B),
-        sa(Direction::Out, 0x1002, A, B),
-    ];
-    for sa in &mut sas {
-        sa.per_worker = true;
+}
+
+/// The SPI of a sealed packet, or why there is none.
+fn spi(end: &(Out, Vec<u8>)) -> Result<u32, DropReason> {
+    match end {
+        (Out::Sealed(_), bytes) => Ok(u32::from_be_bytes(bytes[20..24].try_into().unwrap())),
+        (Out::Drop(reason), _) => Err(*reason),
+        other => panic!("{other:?}"),
     }
-    let a = Gateway::new(sas, &[to], &[A]);
-    let chosen: Vec<_> = (0..4)
-        .map(|worker| {
-            let policy = &a.tables.outbound.policies()[0];
-            let sas = a.tables.outbound_sas(policy, worker).unwrap();
+}
+
+/// A gateway whose policy has these SAs to the same peer, the last one the newest.
+fn alternatives(sas: Vec<SaParameters>) -> Gateway {
+    let names: Vec<String> = sas.iter().map(|sa| sa.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let to = policy("to", Direction::Out, Action::Protect, &names);
+    Gateway::new(sas, &[to], &[A])
+}
+
+/// `count` packets in one batch: whose SPI each leaves with.
+fn leave(gateway: &mut Gateway, count: usize) -> Vec<Result<u32, DropReason>> {
+    let packets = vec![v4(60).bytes(); count];
+    gateway.send(&packets, 1500).iter().map(spi).collect()
+}
+
+//= test T55
+#[test]
+fn a_dead_newest_leaves_it_to_the_next_without_losing_a_packet() {
+    use DropReason::{SaExpired, SequenceExhausted};
+    let newest = |change: fn(&mut SaParameters)| {
+        let [old, mut new] = [0x1001, 0x1002].map(|spi| sa(Direction::Out, spi, A, B));
+        change(&mut new);
+        alternatives(vec![old, new])
+    };
+    let [old, new] = [Ok(0x1001), Ok(0x1002)];
+    let handed_on = [new, new, new, old, old];
+    let mut a = newest(|sa| sa.lifetime.hard_packets = 3);
+    assert_eq!(leave(&mut a, 5), handed_on);
+    assert_eq!(leave(&mut a, 1), [old]);
+    // The packet that reaches the limit still passes.
+    let mut a = newest(|sa| sa.lifetime.hard_bytes = 121);
+    assert_eq!(leave(&mut a, 5), handed_on);
+    let mut a = newest(|sa| sa.sequence = u64::from(u32::MAX) - 3);
+    assert_eq!(leave(&mut a, 5), handed_on);
+    assert_eq!(leave(&mut a, 1), [old]);
+    // What may come back is no death.
+    let mut a = newest(|_| {});
+    a.sa("1002-Out").published.reserved_end.store(1, Relaxed);
+    assert_eq!(leave(&mut a, 1), [new]);
+    assert_eq!(leave(&mut a, 1), [Err(DropReason::NoReservation)]);
+    // Nothing left: the first choice says why.
+    let mut last = [0x1001, 0x1002].map(|spi| sa(Direction::Out, spi, A, B));
+    last[0].lifetime.hard_packets = 1;
+    last[1].sequence = u64::from(u32::MAX) - 1;
+    let mut a = alternatives(last.into());
+    let nothing = Err(SequenceExhausted);
+    assert_eq!(leave(&mut a, 4), [new, old, nothing, nothing]);
+    let mut only = sa(Direction::Out, 0x1001, A, B);
+    only.lifetime.hard_packets = 1;
+    let mut a = alternatives(vec![only]);
+    assert_eq!(leave(&mut a, 2), [old, Err(SaExpired)]);
+}
+
+//= test T70
+#[test]
+fn each_worker_has_an_sa_of_its_own_and_falls_back_to_one_for_all() {
+    let sas = || {
+        let mut sas = [0x1001, 0x1002, 0x1003, 0x1004].map(|spi| sa(Direction::Out, spi, A, B));
+        for own in &mut sas[1..3] {
+            own.per_worker = true;
+        }
+        sas
+    };
+    let first = |a: &Gateway, worker| {
+        let policy = &a.tables.outbound.policies()[0];
+        let spis = policy.choices(worker).map(|bundle| {
+            let sas = a.tables.sas(bundle).unwrap();
             sas.outer.parameters.spi
-        })
-        .collect();
-    assert_eq!(chosen, [0x1001, 0x1002, 0x1001, 0x1002]);
+        });
+        spis.collect::<Vec<_>>()
+    };
+    let a = alternatives(sas().into());
+    for (worker, own) in [(0, 0x1002), (1, 0x1003), (2, 0x1002)] {
+        let order = [own, 0x1004, 0x1001, 0x1003, 0x1002];
+        assert_eq!(first(&a, worker), order, "worker {worker}");
+    }
+    // On the wire, as worker 0: its own, then what is for all, and last the other worker's.
+    let mut mortal = sas();
+    for sa in &mut mortal {
+        sa.lifetime.hard_packets = 1;
+    }
+    let mut a = alternatives(mortal.into());
+    let order = [0x1002, 0x1004, 0x1001, 0x1003].map(Ok);
+    assert_eq!(leave(&mut a, 5)[..4], order);
 }
 
 //= test T122

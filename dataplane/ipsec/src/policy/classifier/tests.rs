@@ -20,6 +20,7 @@ pub(crate) fn policy(index: u32, priority: u32, action: Action, selector: Select
         priority,
         tcp_mss: TcpMss::Off,
         bundles: Vec::new(),
+        per_worker: Vec::new(),
     }
 }
 
