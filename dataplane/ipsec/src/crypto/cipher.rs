@@ -9,9 +9,11 @@ use cbc::cipher::{
 use cbc::cipher::{array::Array, consts::U16};
 use des::TdesEde3;
 
-use super::KeyError;
+#[cfg(target_arch = "x86_64")]
+use super::multibuffer::CbcKey;
 use super::parts::nonce;
 use super::suite::{Encryption, SALT_LENGTH, SuiteError};
+use super::{Backend, KeyError};
 use crate::secret::Sealed;
 
 /// One SA's expanded key.
@@ -24,15 +26,35 @@ pub(super) enum Cipher {
     Ctr192(Sealed<Ctr<Aes192>>),
     Ctr256(Sealed<Ctr<Aes256>>),
     TripleDes(Sealed<Cbc<TdesEde3>>),
+    /// AES-CBC where the CPU has what our own kernels take.
+    #[cfg(target_arch = "x86_64")]
+    Own128(Box<CbcKey<11>>),
+    #[cfg(target_arch = "x86_64")]
+    Own192(Box<CbcKey<13>>),
+    #[cfg(target_arch = "x86_64")]
+    Own256(Box<CbcKey<15>>),
 }
 
 impl Cipher {
     /// `key` ends with the nonce where the algorithm has one.
-    pub(super) fn new(encryption: Encryption, key: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn new(
+        backend: Backend,
+        encryption: Encryption,
+        key: &[u8],
+    ) -> Result<Self, KeyError> {
         let wrong = KeyError::EncryptionLength {
             given: key.len(),
             wanted: encryption.key_length(),
         };
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(form), Encryption::AesCbc { bits }) = (backend.0, encryption) {
+            let cipher = match bits {
+                128 => CbcKey::new(form, key).map(Self::Own128),
+                192 => CbcKey::new(form, key).map(Self::Own192),
+                _ => CbcKey::new(form, key).map(Self::Own256),
+            };
+            return cipher.ok_or(wrong);
+        }
         let cipher = match encryption {
             Encryption::Null => Some(Self::Null(Sealed::new(Null))),
             Encryption::AesCbc { bits: 128 } => cbc(key).map(Self::Cbc128),
@@ -46,6 +68,45 @@ impl Cipher {
             _ => return Err(SuiteError::Unknown.into()),
         };
         cipher.ok_or(wrong)
+    }
+
+    /// Encrypts `text` in place by a library. `None` when a length is wrong, or where a kernel of
+    /// our own takes many packets at once; `text` then means nothing.
+    pub(super) fn encrypt(&self, iv: &[u8], text: &mut [u8]) -> Option<()> {
+        match self {
+            Self::Null(cipher) => cipher.encrypt(iv, text),
+            Self::Cbc128(cipher) => cipher.encrypt(iv, text),
+            Self::Cbc192(cipher) => cipher.encrypt(iv, text),
+            Self::Cbc256(cipher) => cipher.encrypt(iv, text),
+            Self::Ctr128(cipher) => cipher.encrypt(iv, text),
+            Self::Ctr192(cipher) => cipher.encrypt(iv, text),
+            Self::Ctr256(cipher) => cipher.encrypt(iv, text),
+            Self::TripleDes(cipher) => cipher.encrypt(iv, text),
+            #[cfg(target_arch = "x86_64")]
+            Self::Own128(_) | Self::Own192(_) | Self::Own256(_) => None,
+        }
+    }
+
+    /// Decrypts what stands behind the IV in `source` to `text`, which is as long. `None` when a
+    /// length is wrong.
+    pub(super) fn decrypt(&self, source: &[u8], iv: usize, text: &mut [u8]) -> Option<()> {
+        let (iv, cipher) = source.split_at_checked(iv)?;
+        match self {
+            Self::Null(key) => key.decrypt(iv, cipher, text),
+            Self::Cbc128(key) => key.decrypt(iv, cipher, text),
+            Self::Cbc192(key) => key.decrypt(iv, cipher, text),
+            Self::Cbc256(key) => key.decrypt(iv, cipher, text),
+            Self::Ctr128(key) => key.decrypt(iv, cipher, text),
+            Self::Ctr192(key) => key.decrypt(iv, cipher, text),
+            Self::Ctr256(key) => key.decrypt(iv, cipher, text),
+            Self::TripleDes(key) => key.decrypt(iv, cipher, text),
+            #[cfg(target_arch = "x86_64")]
+            Self::Own128(key) => key.decrypt(source, text),
+            #[cfg(target_arch = "x86_64")]
+            Self::Own192(key) => key.decrypt(source, text),
+            #[cfg(target_arch = "x86_64")]
+            Self::Own256(key) => key.decrypt(source, text),
+        }
     }
 }
 

@@ -3,16 +3,19 @@
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherEncrypt, consts::U16};
+use arrayvec::ArrayVec;
 use hmac::{Hmac, KeyInit};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
-use super::KeyError;
 use super::cbc_mac::CbcMac;
+#[cfg(target_arch = "x86_64")]
+use super::multibuffer::{self, Hash, HmacKey, Message, Sha};
 use super::suite::{Integrity, SuiteError};
+use super::{Backend, KeyError};
 use crate::ip::mutable::Feed;
-use crate::limits::ICV_LENGTH;
+use crate::limits::{BATCH, ICV_LENGTH};
 use crate::secret::Sealed;
 
 /// One SA's key, absorbed into the algorithm's state: a packet does not touch the key again.
@@ -23,17 +26,34 @@ pub(super) enum Mac {
     Sha384(Sealed<Hmac<Sha384>>),
     Sha512(Sealed<Hmac<Sha512>>),
     Aes(Sealed<CbcMac<Aes128>>),
+    /// HMACs where the CPU has instructions for the hash.
+    #[cfg(target_arch = "x86_64")]
+    OwnSha1(Box<HmacKey<multibuffer::Sha1>>),
+    #[cfg(target_arch = "x86_64")]
+    OwnSha256(Box<HmacKey<multibuffer::Sha256>>),
 }
 
 impl Mac {
     //= T19 T20 T154 (RFC 2403 section 2, RFC 2404 section 2, RFC 4868 section 2.3, RFC 3566)
-    pub(super) fn new(integrity: Integrity, key: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn new(
+        backend: Backend,
+        integrity: Integrity,
+        key: &[u8],
+    ) -> Result<Self, KeyError> {
         let wrong = KeyError::IntegrityLength {
             given: key.len(),
             wanted: integrity.key_length(),
         };
         if key.len() != integrity.key_length() {
             return Err(wrong);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(_), Some(sha)) = (backend.0, Sha::found()) {
+            match integrity {
+                Integrity::Sha1_96 => return Ok(Self::OwnSha1(HmacKey::new(sha, key))),
+                Integrity::Sha256_128 => return Ok(Self::OwnSha256(HmacKey::new(sha, key))),
+                _ => {}
+            }
         }
         Ok(match integrity {
             Integrity::Md5_96 => Self::Md5(sealed(key).ok_or(wrong)?),
@@ -114,6 +134,86 @@ impl Mac {
             Self::Sha384(mac) => Authenticate::over(&**mac, pieces),
             Self::Sha512(mac) => Authenticate::over(&**mac, pieces),
             Self::Aes(mac) => Authenticate::over(&**mac, pieces),
+            #[cfg(target_arch = "x86_64")]
+            Self::OwnSha1(key) => key.over(pieces),
+            #[cfg(target_arch = "x86_64")]
+            Self::OwnSha256(key) => key.over(pieces),
         }
     }
+
+    /// [`Authenticate::tag`] by a library. `None` where a kernel of our own takes many packets at
+    /// once.
+    fn tag(&self, packet: &[u8], high: &[u8]) -> Option<[u8; ICV_LENGTH]> {
+        Some(match self {
+            Self::Md5(mac) => mac.tag(packet, high),
+            Self::Sha1(mac) => mac.tag(packet, high),
+            Self::Sha256(mac) => mac.tag(packet, high),
+            Self::Sha384(mac) => mac.tag(packet, high),
+            Self::Sha512(mac) => mac.tag(packet, high),
+            Self::Aes(mac) => mac.tag(packet, high),
+            #[cfg(target_arch = "x86_64")]
+            Self::OwnSha1(_) | Self::OwnSha256(_) => return None,
+        })
+    }
+}
+
+/// What is to be authenticated: `packet`, and behind it `high`.
+pub(super) struct Signed<'a> {
+    pub mac: &'a Mac,
+    pub packet: &'a [u8],
+    pub high: Option<[u8; 4]>,
+}
+
+/// A MAC's first bytes, as many as any ICV takes.
+type Tag = [u8; ICV_LENGTH];
+
+/// The MACs, in the order of `signed`.
+pub(super) fn tags(signed: &ArrayVec<Signed<'_>, BATCH>) -> ArrayVec<Tag, BATCH> {
+    let mut tags = ArrayVec::new();
+    // Which of our own kernels has something to do.
+    #[cfg(target_arch = "x86_64")]
+    let (mut sha1, mut sha256) = (false, false);
+    for Signed { mac, packet, high } in signed {
+        let high = high.as_ref().map_or(&[][..], <[u8; 4]>::as_slice);
+        tags.push(mac.tag(packet, high).unwrap_or_default());
+        #[cfg(target_arch = "x86_64")]
+        {
+            sha1 |= matches!(mac, Mac::OwnSha1(_));
+            sha256 |= matches!(mac, Mac::OwnSha256(_));
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        if sha1 {
+            together(signed, &mut tags, |mac| match mac {
+                Mac::OwnSha1(key) => Some(key),
+                _ => None,
+            });
+        }
+        if sha256 {
+            together(signed, &mut tags, |mac| match mac {
+                Mac::OwnSha256(key) => Some(key),
+                _ => None,
+            });
+        }
+    }
+    tags
+}
+
+/// Takes those for which there is a `key` through one kernel.
+#[cfg(target_arch = "x86_64")]
+fn together<H: Hash>(
+    signed: &[Signed<'_>],
+    tags: &mut [Tag],
+    key: impl Fn(&Mac) -> Option<&HmacKey<H>>,
+) {
+    let messages = signed.iter().enumerate().filter_map(|(index, signed)| {
+        Some(Message {
+            index,
+            key: key(signed.mac)?,
+            data: signed.packet,
+            high: signed.high,
+        })
+    });
+    multibuffer::tags(&messages.collect(), tags);
 }

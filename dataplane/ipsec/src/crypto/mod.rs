@@ -44,7 +44,8 @@ pub struct Transform {
     keys: Keys,
 }
 
-/// Whose code does AES-GCM: a kernel of our own, or the libraries.
+/// Whose code does AES-GCM, AES-CBC, HMAC-SHA1 and HMAC-SHA256: kernels of our own, or the
+/// libraries. (The HMACs want SHA-NI besides; without, they are the libraries' everywhere.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend(#[cfg(target_arch = "x86_64")] Option<multibuffer::Form>);
 
@@ -129,8 +130,9 @@ impl Transform {
         Self::with(Backend::chosen(), suite, encryption_key, integrity_key)
     }
 
-    /// [`Self::new`], for one of the backends that this machine has. Jobs of one burst must have
-    /// one backend: [`seal`] zeroes, and [`open`] refuses, what differs from its neighbour.
+    /// [`Self::new`], for one of the backends that this machine has. Jobs of one combined mode in
+    /// one burst must have one backend: [`seal`] zeroes, and [`open`] refuses, what differs from
+    /// its neighbour.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -165,10 +167,12 @@ impl Transform {
             Encryption::Null
             | Encryption::AesCbc { .. }
             | Encryption::AesCtr { .. }
-            | Encryption::TripleDes => match Separate::new(suite, encryption_key, integrity_key)? {
-                Some(keys) => Keys::Separate(keys),
-                None => return Err(SuiteError::IntegrityMissing.into()),
-            },
+            | Encryption::TripleDes => {
+                match Separate::new(backend, suite, encryption_key, integrity_key)? {
+                    Some(keys) => Keys::Separate(keys),
+                    None => return Err(SuiteError::IntegrityMissing.into()),
+                }
+            }
         };
         Ok(Self {
             suite,
@@ -248,11 +252,12 @@ pub struct OpenJob<'a> {
 /// A job whose lengths do not fit (a caller's mistake) has its whole destination zeroed: SPI 0, so
 /// that what might leave by a further mistake holds no plaintext.
 pub fn seal(jobs: &mut [SealJob<'_>]) {
+    let mut separate = false;
     // Neighbours of one suite form a group, so that the choice of the code is made once for each.
     for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
         match group.first().map(|job| &job.transform.keys) {
             Some(Keys::Ring(_)) => aead::seal(group),
-            Some(Keys::Separate(_)) => separate::seal(group),
+            Some(Keys::Separate(_)) => separate = true,
             Some(Keys::Gcm(_)) => gcm::seal(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::seal(group),
@@ -260,20 +265,27 @@ pub fn seal(jobs: &mut [SealJob<'_>]) {
             None => {}
         }
     }
+    if separate {
+        separate::seal(jobs);
+    }
 }
 
 /// Verifies and decrypts every job; the answer is in [`OpenJob::authentic`].
 pub fn open(jobs: &mut [OpenJob<'_>]) {
+    let mut separate = false;
     for group in jobs.chunk_by_mut(|a, b| a.transform.suite == b.transform.suite) {
         match group.first().map(|job| &job.transform.keys) {
             Some(Keys::Ring(_)) => aead::open(group),
-            Some(Keys::Separate(_)) => separate::open(group),
+            Some(Keys::Separate(_)) => separate = true,
             Some(Keys::Gcm(_)) => gcm::open(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::open(group),
             Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.authentic = false),
             None => {}
         }
+    }
+    if separate {
+        separate::open(jobs);
     }
 }
 

@@ -1,12 +1,15 @@
 //! A cipher and a MAC, one after the other (RFC 4303 §3.3.2.1, §3.4.4.1).
 
-use subtle::ConstantTimeEq;
+use arrayvec::ArrayVec;
 
-use super::cipher::{Cipher, Encipher};
-use super::mac::{Authenticate, Mac};
-use super::parts::{high_half, open_parts, seal_parts};
+use super::cipher::Cipher;
+use super::mac::{self, Mac, Signed};
+#[cfg(target_arch = "x86_64")]
+use super::multibuffer::{self, CbcKey, Chain};
+use super::parts::{HEADER_LENGTH, high_half, open_parts, same, seal_parts};
 use super::suite::Suite;
-use super::{KeyError, Keys, OpenJob, SealJob};
+use super::{Backend, KeyError, Keys, OpenJob, SealJob, Transform};
+use crate::limits::BATCH;
 use crate::secret::Secret;
 
 /// One SA's two keys.
@@ -17,6 +20,7 @@ pub(super) struct Separate {
 
 impl Separate {
     pub(super) fn new(
+        backend: Backend,
         suite: Suite,
         encryption_key: &Secret,
         integrity_key: &Secret,
@@ -25,8 +29,8 @@ impl Separate {
             return Ok(None);
         };
         Ok(Some(Self {
-            cipher: Cipher::new(suite.encryption, encryption_key.expose())?,
-            mac: Mac::new(integrity, integrity_key.expose())?,
+            cipher: Cipher::new(backend, suite.encryption, encryption_key.expose())?,
+            mac: Mac::new(backend, integrity, integrity_key.expose())?,
         }))
     }
 
@@ -35,107 +39,169 @@ impl Separate {
         &self.mac
     }
 
-    fn of(keys: &Keys) -> Option<&Self> {
-        match keys {
+    fn of(transform: &Transform) -> Option<&Self> {
+        match &transform.keys {
             Keys::Separate(keys) => Some(keys),
             _ => None,
         }
     }
 }
 
-/// Calls `$run` for the group with the algorithm that all its jobs share: the choice is made here,
-/// once, and what `$run` asks of each job is a comparison that always comes out the same.
-macro_rules! dispatch {
-    ($run:ident, $jobs:ident, $shared:expr, $algorithms:ident: $($variant:ident)+) => {
-        match $shared {
-            $($algorithms::$variant(_) => $run($jobs, |it| match it {
-                $algorithms::$variant(key) => Some(&**key),
-                _ => None,
-            }),)+
-        }
-    };
-}
-
-/// Seals jobs of one suite that all carry [`Keys::Separate`]: first encrypts, then authenticates
-/// what was encrypted.
+/// Seals those of the jobs that carry [`Keys::Separate`]: first encrypts, then authenticates what
+/// was encrypted. Jobs of one algorithm go through its kernel together, wherever they stand.
 //= T10 (RFC 4303 section 3.3.2.1)
 pub(super) fn seal(jobs: &mut [SealJob<'_>]) {
-    let Some(keys) = jobs
-        .first()
-        .and_then(|job| Separate::of(&job.transform.keys))
-    else {
-        return;
-    };
-    dispatch!(encrypt, jobs, &keys.cipher, Cipher:
-        Null Cbc128 Cbc192 Cbc256 Ctr128 Ctr192 Ctr256 TripleDes);
-    dispatch!(sign, jobs, &keys.mac, Mac: Md5 Sha1 Sha256 Sha384 Sha512 Aes);
-}
-
-/// Opens jobs of one suite that all carry [`Keys::Separate`]: nothing is decrypted before its ICV
-/// was right.
-//= T31 T83 (RFC 4303 section 3.4.4.1)
-pub(super) fn open(jobs: &mut [OpenJob<'_>]) {
-    let Some(keys) = jobs
-        .first()
-        .and_then(|job| Separate::of(&job.transform.keys))
-    else {
-        return;
-    };
-    dispatch!(verify, jobs, &keys.mac, Mac: Md5 Sha1 Sha256 Sha384 Sha512 Aes);
-    dispatch!(decrypt, jobs, &keys.cipher, Cipher:
-        Null Cbc128 Cbc192 Cbc256 Ctr128 Ctr192 Ctr256 TripleDes);
-}
-
-fn encrypt<C: Encipher>(jobs: &mut [SealJob<'_>], key: impl Fn(&Cipher) -> Option<&C>) {
-    for job in jobs {
-        let cipher = Separate::of(&job.transform.keys).and_then(|keys| key(&keys.cipher));
-        let layout = job.transform.layout;
-        let sealed = cipher.and_then(|cipher| {
-            let parts = seal_parts(job.destination, job.source, layout)?;
-            cipher.encrypt(parts.iv, parts.text)
-        });
-        if sealed.is_none() {
-            job.destination.fill(0);
-        }
+    for jobs in jobs.chunks_mut(BATCH) {
+        encrypt(jobs);
+        sign(jobs);
     }
 }
 
-/// Passes over what [`encrypt`] zeroed, by the same lengths.
-fn sign<M: Authenticate>(jobs: &mut [SealJob<'_>], key: impl Fn(&Mac) -> Option<&M>) {
+/// Opens those of the jobs that carry [`Keys::Separate`]: nothing is decrypted before its ICV was
+/// right.
+//= T31 T83 (RFC 4303 section 3.4.4.1)
+pub(super) fn open(jobs: &mut [OpenJob<'_>]) {
+    for jobs in jobs.chunks_mut(BATCH) {
+        verify(jobs);
+        decrypt(jobs);
+    }
+}
+
+/// Zeroes the destination of a job whose lengths do not fit.
+fn encrypt(jobs: &mut [SealJob<'_>]) {
+    // Which of our own kernels has something to do.
+    #[cfg(target_arch = "x86_64")]
+    let mut own = [false; 3];
+    for job in &mut *jobs {
+        let Some(keys) = Separate::of(job.transform) else {
+            continue;
+        };
+        match &keys.cipher {
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Own128(_) => own[0] = true,
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Own192(_) => own[1] = true,
+            #[cfg(target_arch = "x86_64")]
+            Cipher::Own256(_) => own[2] = true,
+            cipher => {
+                let sealed = seal_parts(job.destination, job.source, job.transform.layout)
+                    .and_then(|parts| cipher.encrypt(parts.iv, parts.text));
+                if sealed.is_none() {
+                    job.destination.fill(0);
+                }
+            }
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! run {
+        ($index:literal, $variant:ident) => {
+            if own[$index] {
+                chained(jobs, |cipher| match cipher {
+                    Cipher::$variant(key) => Some(key),
+                    _ => None,
+                });
+            }
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        run!(0, Own128);
+        run!(1, Own192);
+        run!(2, Own256);
+    }
+}
+
+/// Encrypts the jobs for which there is a `key`, together.
+#[cfg(target_arch = "x86_64")]
+fn chained<const KEYS: usize>(
+    jobs: &mut [SealJob<'_>],
+    key: impl Fn(&Cipher) -> Option<&CbcKey<KEYS>>,
+) {
+    let mut chains: ArrayVec<Chain<'_, KEYS>, BATCH> = ArrayVec::new();
     for job in jobs {
-        let mac = Separate::of(&job.transform.keys).and_then(|keys| key(&keys.mac));
+        let Some(key) = Separate::of(job.transform).and_then(|keys| key(&keys.cipher)) else {
+            continue;
+        };
         let layout = job.transform.layout;
-        let covered = layout.covered_with(job.destination.len(), job.source.len());
-        if let (Some(mac), Some(covered)) = (mac, covered) {
-            let (packet, icv) = job.destination.split_at_mut(covered);
-            let tag = mac.tag(packet, high(&high_half(job.sequence), job.esn));
+        match layout.covered_with(job.destination.len(), job.source.len()) {
+            Some(covered) => {
+                let packet = &mut job.destination[HEADER_LENGTH..covered];
+                chains.extend(key.chain(job.source, packet));
+            }
+            None => job.destination.fill(0),
+        }
+    }
+    multibuffer::encrypt(&mut chains);
+}
+
+/// Passes over what [`encrypt`] zeroed, by the same lengths.
+fn sign(jobs: &mut [SealJob<'_>]) {
+    fn covered<'j>(job: &SealJob<'j>) -> Option<(&'j Separate, usize)> {
+        let keys = Separate::of(job.transform)?;
+        let layout = job.transform.layout;
+        let covered = layout.covered_with(job.destination.len(), job.source.len())?;
+        Some((keys, covered))
+    }
+    let signed = jobs.iter().filter_map(|job| {
+        let (keys, covered) = covered(job)?;
+        Some(Signed {
+            mac: &keys.mac,
+            packet: &job.destination[..covered],
+            high: high(job.sequence, job.esn),
+        })
+    });
+    let tags = mac::tags(&signed.collect());
+    let mut tags = tags.iter();
+    for job in jobs {
+        if let Some((_, covered)) = covered(job)
+            && let Some(tag) = tags.next()
+        {
+            let icv = &mut job.destination[covered..];
             icv.copy_from_slice(&tag[..icv.len()]);
         }
     }
 }
 
 //= T31 (RFC 4303 section 3.4.4.1)
-fn verify<M: Authenticate>(jobs: &mut [OpenJob<'_>], key: impl Fn(&Mac) -> Option<&M>) {
+fn verify(jobs: &mut [OpenJob<'_>]) {
+    /// The packet without its ICV, and the ICV.
+    fn covered<'j>(job: &OpenJob<'j>) -> Option<(&'j Separate, &'j [u8], &'j [u8])> {
+        let keys = Separate::of(job.transform)?;
+        let covered = job.transform.layout.covered(job.source.len())?;
+        let (packet, icv) = job.source.split_at(covered);
+        Some((keys, packet, icv))
+    }
+    let signed = jobs.iter().filter_map(|job| {
+        let (keys, packet, _) = covered(job)?;
+        Some(Signed {
+            mac: &keys.mac,
+            packet,
+            high: high(job.sequence, job.esn),
+        })
+    });
+    let tags = mac::tags(&signed.collect());
+    let mut tags = tags.iter();
     for job in jobs {
-        job.authentic = false;
-        let mac = Separate::of(&job.transform.keys).and_then(|keys| key(&keys.mac));
-        let (Some(mac), Some(length)) = (mac, job.transform.layout.covered(job.source.len()))
-        else {
-            continue;
-        };
-        let (packet, icv) = job.source.split_at(length);
-        let tag = mac.tag(packet, high(&high_half(job.sequence), job.esn));
-        job.authentic = tag[..icv.len()].ct_eq(icv).into();
+        if let Some((_, _, icv)) = covered(job)
+            && let Some(tag) = tags.next()
+        {
+            job.authentic = same(&tag[..icv.len()], icv);
+        } else if Separate::of(job.transform).is_some() {
+            job.authentic = false;
+        }
     }
 }
 
-fn decrypt<C: Encipher>(jobs: &mut [OpenJob<'_>], key: impl Fn(&Cipher) -> Option<&C>) {
+fn decrypt(jobs: &mut [OpenJob<'_>]) {
     for job in jobs.iter_mut().filter(|job| job.authentic) {
-        let cipher = Separate::of(&job.transform.keys).and_then(|keys| key(&keys.cipher));
-        let opened = cipher.and_then(|cipher| {
-            let parts = open_parts(job.source, job.transform.layout)?;
+        let Some(keys) = Separate::of(job.transform) else {
+            continue;
+        };
+        let layout = job.transform.layout;
+        let opened = open_parts(job.source, layout).and_then(|parts| {
             let text = job.destination.get_mut(..parts.text.len())?;
-            cipher.decrypt(parts.iv, parts.text, text)
+            let ciphertext = &job.source[HEADER_LENGTH..job.source.len() - layout.icv];
+            keys.cipher.decrypt(ciphertext, layout.iv, text)
         });
         job.authentic = opened.is_some();
     }
@@ -144,6 +210,6 @@ fn decrypt<C: Encipher>(jobs: &mut [OpenJob<'_>], key: impl Fn(&Cipher) -> Optio
 /// The high half of a 64-bit sequence number stands behind all else that the MAC covers; it does
 /// not travel.
 //= T05 (RFC 4303 section 2.2.1)
-const fn high(half: &[u8; 4], esn: bool) -> &[u8] {
-    if esn { half } else { &[] }
+fn high(sequence: u64, esn: bool) -> Option<[u8; 4]> {
+    esn.then(|| high_half(sequence))
 }

@@ -72,14 +72,20 @@ pub(crate) fn esp_suites() -> Vec<Suite> {
 }
 
 /// The expanded keys by every code that this machine has for the suite, each with its name. Only
-/// AES-GCM has more than one.
+/// AES-GCM, AES-CBC, HMAC-SHA1 and HMAC-SHA256 have more than one.
 pub(crate) fn transforms(
     suite: Suite,
     encryption_key: &[u8],
     integrity_key: &[u8],
 ) -> Vec<(&'static str, Transform)> {
     let keys = [encryption_key, integrity_key].map(|key| Secret::new(key.to_vec()));
-    let several = matches!(suite.encryption, Encryption::AesGcm { .. });
+    let several = matches!(
+        suite.encryption,
+        Encryption::AesGcm { .. } | Encryption::AesCbc { .. }
+    ) || matches!(
+        suite.integrity,
+        Some(Integrity::Sha1_96 | Integrity::Sha256_128)
+    );
     let backends = Backend::all().filter(|it| several || *it == Backend::chosen());
     let expanded = backends.map(|backend| {
         let transform = Transform::with(backend, suite, &keys[0], &keys[1]);

@@ -111,3 +111,39 @@ impl Products {
         _mm_xor_si128(self.high, _mm_xor_si128(middle, folded))
     }
 }
+
+/// Nothing that follows from one of these registers is done before all of them are known.
+///
+/// Left to itself a compiler may put the work of lanes, none of which depends on another, one lane
+/// after the other, and then the time in which each instruction waits for the one before stays
+/// empty. One, two or four registers.
+#[inline(always)]
+pub(super) fn side_by_side<const N: usize>(mut registers: [&mut __m128i; N]) {
+    match &mut registers[..] {
+        [a, b] => {
+            // SAFETY: there is no instruction in it.
+            unsafe {
+                core::arch::asm!(
+                    "/* {0} {1} */",
+                    inout(xmm_reg) * *a,
+                    inout(xmm_reg) * *b,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+        }
+        [a, b, c, d] => {
+            // SAFETY: there is no instruction in it.
+            unsafe {
+                core::arch::asm!(
+                    "/* {0} {1} {2} {3} */",
+                    inout(xmm_reg) * *a,
+                    inout(xmm_reg) * *b,
+                    inout(xmm_reg) * *c,
+                    inout(xmm_reg) * *d,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+        }
+        _ => {}
+    }
+}

@@ -49,6 +49,11 @@ impl Form {
         *CHOSEN.get_or_init(|| Self::all().next())
     }
 
+    /// Whether its kernels take two blocks a register.
+    pub(super) const fn is_paired(self) -> bool {
+        matches!(self.0, Kind::Vaes)
+    }
+
     /// For operators.
     pub(in super::super) const fn name(self) -> &'static str {
         match self.0 {

@@ -15,6 +15,9 @@ const ROUND_KEYS: usize = 15;
 /// Powers of the hash key: eight blocks of a stride, one of associated data, one of lengths.
 pub(super) const POWERS: usize = 10;
 
+/// Round keys alone, in the order in which they are used.
+pub(super) type RoundKeys<const KEYS: usize> = [[u8; BLOCK]; KEYS];
+
 /// Rounds of AES with a key of so many bytes, if there is such a key.
 pub(super) const fn rounds(key_length: usize) -> Option<usize> {
     match key_length {

@@ -1,14 +1,18 @@
-//! Cipher kernels of our own, for what libraries pay for on every packet: the copy in front of an
-//! in-place call, the setting up of a call, one packet at a time.
+//! Kernels of our own, for what libraries pay for on every packet: the copy in front of an in-place
+//! call, the setting up of a call, and instructions that wait for each other in one packet while
+//! there are others.
 //!
 //! Kernels read one buffer and write another. Which form of a kernel the CPU takes is found out
 //! once ([`Form::chosen`]); the build itself asks for no more than x86-64. No branch and no address
 //! depends on a key or a text. Where a CPU has no form, the callers' libraries serve.
 //!
-//! **Unsafe code.** Only three things need it: the call of a function for CPUs with certain
-//! features from one without (`gcm.rs`: a [`Form`] exists only where the CPU has its features),
-//! the loads and stores of whole registers (`block.rs`: behind references of the right length),
-//! and nothing else. Kernels themselves are safe functions on slices.
+//! **Unsafe code.** Four things need it: the call of a function for CPUs with certain features from
+//! one without (a [`Form`] or a [`Sha`] exists only where the CPU has its features); the loads and
+//! stores of whole registers (`block.rs`: behind references of the right length); the order of
+//! instructions (`block.rs`: an assembly block without any); and CBC's sixteen packets at once,
+//! which are pointers, since their slices' lengths would have to be asked for with every block
+//! (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs` and `cbc_aesni.rs` read
+//! and write there). All other kernels are safe functions on slices.
 #![expect(
     unsafe_code,
     reason = "vector registers are loaded, and CPU features asked for, by unsafe means only"
@@ -24,7 +28,26 @@ mod vaes;
 
 mod gcm;
 
+mod lanes;
+
+mod cbc_aesni;
+
+mod cbc_vaes;
+
+mod cbc;
+
+mod sha1;
+
+mod sha256;
+
+mod hmac;
+
+pub(super) use cbc::{CbcKey, encrypt};
 pub(super) use gcm::{AesGcm, Form, open, seal};
+pub(super) use hmac::{Hash, HmacKey, Message, Sha, tags};
+pub(super) use lanes::Chain;
+pub(super) use sha1::Sha1;
+pub(super) use sha256::Sha256;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,105 @@
+//! AES-CBC with one block a register (AES-NI), eight registers at a time: the form for older CPUs.
+
+use core::arch::x86_64::{
+    _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_aesenc_si128, _mm_aesenclast_si128,
+    _mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
+};
+
+use super::block::{BLOCK, load, store};
+use super::lanes::{Kernel, Lanes};
+use super::material::RoundKeys;
+
+/// Registers at a time, which is packets at a time.
+const REGISTERS: usize = 8;
+
+/// Encrypts eight packets at a time.
+pub(super) struct Encryption;
+
+impl<const KEYS: usize> Kernel<KEYS, REGISTERS> for Encryption {
+    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, REGISTERS>, steps: usize) {
+        // SAFETY: as the caller has it.
+        unsafe { encrypt(lanes, steps) }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`] has it.
+#[target_feature(enable = "aes,sse2")]
+unsafe fn encrypt<const KEYS: usize>(lanes: &Lanes<'_, KEYS, REGISTERS>, steps: usize) {
+    let (keys, source, destination) = (&lanes.keys, &lanes.source, &lanes.destination);
+    let mut blocks = [_mm_setzero_si128(); REGISTERS];
+    for (block, at) in blocks.iter_mut().zip(destination) {
+        // SAFETY: in front of each destination a block can be read, at any alignment.
+        *block = unsafe { _mm_loadu_si128(at.wrapping_sub(BLOCK).cast_const().cast()) };
+    }
+    for offset in (0..steps * BLOCK).step_by(BLOCK) {
+        for ((block, at), keys) in blocks.iter_mut().zip(source).zip(keys) {
+            // SAFETY: `steps` blocks can be read from each source on, at any alignment.
+            let text = unsafe { _mm_loadu_si128(at.wrapping_add(offset).cast()) };
+            *block = _mm_xor_si128(*block, _mm_xor_si128(text, load(&keys[0])));
+        }
+        for round in 1..KEYS - 1 {
+            for (block, keys) in blocks.iter_mut().zip(keys) {
+                *block = _mm_aesenc_si128(*block, load(&keys[round]));
+            }
+        }
+        for (block, keys) in blocks.iter_mut().zip(keys) {
+            *block = _mm_aesenclast_si128(*block, load(&keys[KEYS - 1]));
+        }
+        for (block, at) in blocks.iter().zip(destination) {
+            // SAFETY: `steps` blocks can be written from each destination on, at any alignment.
+            unsafe { _mm_storeu_si128(at.wrapping_add(offset).cast(), *block) };
+        }
+    }
+}
+
+/// Decrypts `source`, an IV and whole blocks, to `text`, which is as long as these blocks.
+#[target_feature(enable = "aes,sse2")]
+pub(super) fn decrypt<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8], text: &mut [u8]) {
+    const STRIDE: usize = REGISTERS * BLOCK;
+    let strides = text.len() / STRIDE * STRIDE;
+    for at in (0..strides).step_by(STRIDE) {
+        let source = &source[at..at + BLOCK + STRIDE];
+        stride::<REGISTERS, KEYS>(keys, source, &mut text[at..at + STRIDE]);
+    }
+    let (source, text) = (&source[strides..], &mut text[strides..]);
+    match text.len() / BLOCK {
+        0 => {}
+        1 => stride::<1, KEYS>(keys, source, text),
+        2 => stride::<2, KEYS>(keys, source, text),
+        3 => stride::<3, KEYS>(keys, source, text),
+        4 => stride::<4, KEYS>(keys, source, text),
+        5 => stride::<5, KEYS>(keys, source, text),
+        6 => stride::<6, KEYS>(keys, source, text),
+        _ => stride::<7, KEYS>(keys, source, text),
+    }
+}
+
+/// `N` blocks.
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+fn stride<const N: usize, const KEYS: usize>(
+    keys: &RoundKeys<KEYS>,
+    source: &[u8],
+    text: &mut [u8],
+) {
+    let (before, cipher) = (source.as_chunks().0, source[BLOCK..].as_chunks().0);
+    let (Some(before), Some(cipher)) = (before.first_chunk::<N>(), cipher.first_chunk::<N>())
+    else {
+        return;
+    };
+    let mut blocks = [_mm_setzero_si128(); N];
+    for (block, cipher) in blocks.iter_mut().zip(cipher) {
+        *block = _mm_xor_si128(load(cipher), load(&keys[0]));
+    }
+    for key in &keys[1..KEYS - 1] {
+        for block in &mut blocks {
+            *block = _mm_aesdec_si128(*block, load(key));
+        }
+    }
+    let places = text.as_chunks_mut().0.iter_mut();
+    for ((block, before), place) in blocks.into_iter().zip(before).zip(places) {
+        let block = _mm_aesdeclast_si128(block, load(&keys[KEYS - 1]));
+        store(place, _mm_xor_si128(block, load(before)));
+    }
+}

@@ -1,0 +1,248 @@
+//! AES-CBC with two blocks a register (VAES, AVX2), eight registers at a time: fewer do not fill
+//! the four cycles that each of a block's rounds takes.
+
+use core::arch::x86_64::{
+    __m256i, _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_loadu_si128, _mm_storeu_si128,
+    _mm_xor_si128, _mm256_aesdec_epi128, _mm256_aesdeclast_epi128, _mm256_aesenc_epi128,
+    _mm256_aesenclast_epi128, _mm256_broadcastsi128_si256, _mm256_castsi128_si256,
+    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256,
+    _mm256_setzero_si256, _mm256_xor_si256,
+};
+
+use zeroize::Zeroize;
+
+use super::block::{BLOCK, load, load_pair, store, store_pair};
+use super::lanes::{Kernel, Lanes};
+use super::material::RoundKeys;
+
+/// Registers at a time.
+const REGISTERS: usize = 8;
+
+/// Packets at a time.
+const LANES: usize = 2 * REGISTERS;
+
+/// Bytes of a register.
+const PAIR: usize = 2 * BLOCK;
+
+/// For each round the keys of all lanes.
+type Rows<const KEYS: usize> = [[[u8; PAIR]; REGISTERS]; KEYS];
+
+/// Encrypts sixteen packets at a time.
+pub(super) struct Encryption<const KEYS: usize> {
+    /// Filled in as soon as two lanes differ in their keys; wiped on drop then.
+    rows: Rows<KEYS>,
+    /// Whose keys the rows hold.
+    owners: [*const RoundKeys<KEYS>; LANES],
+}
+
+impl<const KEYS: usize> Encryption<KEYS> {
+    pub(super) const fn new() -> Self {
+        Self {
+            rows: [[[0; PAIR]; REGISTERS]; KEYS],
+            owners: [core::ptr::null(); LANES],
+        }
+    }
+}
+
+impl<const KEYS: usize> Drop for Encryption<KEYS> {
+    fn drop(&mut self) {
+        if self.owners.iter().any(|owner| !owner.is_null()) {
+            self.rows.as_flattened_mut().as_flattened_mut().zeroize();
+        }
+    }
+}
+
+impl<const KEYS: usize> Kernel<KEYS, LANES> for Encryption<KEYS> {
+    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, LANES>, steps: usize) {
+        let [first, ..] = lanes.keys;
+        if lanes.keys.iter().all(|keys| core::ptr::eq(*keys, first)) {
+            // SAFETY: as the caller has it.
+            unsafe { encrypt::<KEYS, true>(first, &self.rows, lanes, steps) }
+            return;
+        }
+        for (lane, keys) in lanes.keys.into_iter().enumerate() {
+            if core::ptr::eq(self.owners[lane], keys) {
+                continue;
+            }
+            self.owners[lane] = keys;
+            for (row, key) in self.rows.iter_mut().zip(keys) {
+                row[lane / 2].as_chunks_mut().0[lane % 2] = *key;
+            }
+        }
+        // SAFETY: as the caller has it.
+        unsafe { encrypt::<KEYS, false>(first, &self.rows, lanes, steps) }
+    }
+}
+
+/// Encrypts `steps` blocks of each lane, with the keys of `one` if they are everybody's, else with
+/// those of `rows`.
+///
+/// # Safety
+/// As [`Kernel::run`] has it.
+#[target_feature(enable = "avx2,aes,vaes")]
+unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
+    one: &RoundKeys<KEYS>,
+    rows: &Rows<KEYS>,
+    lanes: &Lanes<'_, KEYS, LANES>,
+    steps: usize,
+) {
+    let (source, destination) = (&lanes.source, &lanes.destination);
+    let mut blocks = [_mm256_setzero_si256(); REGISTERS];
+    for (block, pair) in blocks.iter_mut().zip(destination.as_chunks::<2>().0) {
+        // SAFETY: in front of each destination a block can be read.
+        *block = unsafe { gather(pair.map(|at| at.wrapping_sub(BLOCK).cast_const())) };
+    }
+    for offset in (0..steps * BLOCK).step_by(BLOCK) {
+        for (index, (block, pair)) in blocks.iter_mut().zip(source.as_chunks::<2>().0).enumerate() {
+            // SAFETY: `steps` blocks can be read from each source on.
+            let text = unsafe { gather(pair.map(|at| at.wrapping_add(offset))) };
+            let text = _mm256_xor_si256(text, key::<KEYS, ONE>(one, rows, 0, index));
+            *block = _mm256_xor_si256(*block, text);
+        }
+        for round in 1..KEYS - 1 {
+            for (index, block) in blocks.iter_mut().enumerate() {
+                *block = _mm256_aesenc_epi128(*block, key::<KEYS, ONE>(one, rows, round, index));
+            }
+        }
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let key = key::<KEYS, ONE>(one, rows, KEYS - 1, index);
+            *block = _mm256_aesenclast_epi128(*block, key);
+        }
+        for (block, pair) in blocks.iter().zip(destination.as_chunks::<2>().0) {
+            // SAFETY: `steps` blocks can be written from each destination on.
+            unsafe { scatter(pair.map(|at| at.wrapping_add(offset)), *block) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn key<const KEYS: usize, const ONE: bool>(
+    one: &RoundKeys<KEYS>,
+    rows: &Rows<KEYS>,
+    round: usize,
+    register: usize,
+) -> __m256i {
+    if ONE {
+        _mm256_broadcastsi128_si256(load(&one[round]))
+    } else {
+        load_pair(&rows[round][register])
+    }
+}
+
+/// # Safety
+/// From both places a block can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn gather([low, high]: [*const u8; 2]) -> __m256i {
+    // SAFETY: as the caller has it, at any alignment.
+    let low = unsafe { _mm_loadu_si128(low.cast()) };
+    // SAFETY: as the caller has it, at any alignment.
+    let high = unsafe { _mm_loadu_si128(high.cast()) };
+    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
+}
+
+/// # Safety
+/// From both places on a block can be written.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn scatter([low, high]: [*mut u8; 2], blocks: __m256i) {
+    let (first, second) = (
+        _mm256_castsi256_si128(blocks),
+        _mm256_extracti128_si256::<1>(blocks),
+    );
+    // SAFETY: as the caller has it, at any alignment.
+    unsafe { _mm_storeu_si128(low.cast(), first) };
+    // SAFETY: as the caller has it, at any alignment.
+    unsafe { _mm_storeu_si128(high.cast(), second) };
+}
+
+/// Decrypts `source`, an IV and whole blocks, to `text`, which is as long as these blocks.
+#[target_feature(enable = "avx2,aes,vaes")]
+pub(super) fn decrypt<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8], text: &mut [u8]) {
+    const STRIDE: usize = REGISTERS * PAIR;
+    let length = text.len();
+    let strides = length / STRIDE * STRIDE;
+    for at in (0..strides).step_by(STRIDE) {
+        let source = &source[at..at + BLOCK + STRIDE];
+        stride::<REGISTERS, KEYS>(keys, source, &mut text[at..at + STRIDE]);
+    }
+    // A single block behind others is decrypted together with the one in front of it once more.
+    let rest = if length - strides == BLOCK && strides > 0 {
+        strides - BLOCK
+    } else {
+        strides
+    };
+    let (source, text) = (&source[rest..], &mut text[rest..]);
+    match text.len().div_ceil(PAIR) {
+        0 => {}
+        1 if text.len() == BLOCK => single(keys, source, text),
+        1 => stride::<1, KEYS>(keys, source, text),
+        2 => stride::<2, KEYS>(keys, source, text),
+        3 => stride::<3, KEYS>(keys, source, text),
+        4 => stride::<4, KEYS>(keys, source, text),
+        5 => stride::<5, KEYS>(keys, source, text),
+        6 => stride::<6, KEYS>(keys, source, text),
+        7 => stride::<7, KEYS>(keys, source, text),
+        _ => stride::<REGISTERS, KEYS>(keys, source, text),
+    }
+}
+
+/// As many blocks as fill `N` registers, or one less: then the last but one is decrypted twice.
+#[inline]
+#[target_feature(enable = "avx2,aes,vaes")]
+fn stride<const N: usize, const KEYS: usize>(
+    keys: &RoundKeys<KEYS>,
+    source: &[u8],
+    text: &mut [u8],
+) {
+    let (before, cipher) = (&source[..text.len()], &source[BLOCK..]);
+    let (Some(before), Some(cipher)) = (pairs::<N>(before), pairs::<N>(cipher)) else {
+        return;
+    };
+    let first = _mm256_broadcastsi128_si256(load(&keys[0]));
+    let mut blocks = cipher.map(|block| _mm256_xor_si256(block, first));
+    for key in &keys[1..KEYS - 1] {
+        let key = _mm256_broadcastsi128_si256(load(key));
+        for block in &mut blocks {
+            *block = _mm256_aesdec_epi128(*block, key);
+        }
+    }
+    let last = _mm256_broadcastsi128_si256(load(&keys[KEYS - 1]));
+    for (block, before) in blocks.iter_mut().zip(before) {
+        *block = _mm256_xor_si256(_mm256_aesdeclast_epi128(*block, last), before);
+    }
+    let (places, _) = text.as_chunks_mut();
+    for (place, block) in places.iter_mut().zip(&blocks[..N - 1]) {
+        store_pair(place, *block);
+    }
+    if let Some(place) = text.last_chunk_mut() {
+        store_pair(place, blocks[N - 1]);
+    }
+}
+
+/// The pairs from the start on, but the last one from the end.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pairs<const N: usize>(bytes: &[u8]) -> Option<[__m256i; N]> {
+    let mut pairs = [load_pair(bytes.last_chunk()?); N];
+    let (chunks, _) = bytes.as_chunks();
+    for (pair, chunk) in pairs[..N - 1].iter_mut().zip(chunks) {
+        *pair = load_pair(chunk);
+    }
+    Some(pairs)
+}
+
+#[inline]
+#[target_feature(enable = "aes,sse2")]
+fn single<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8], text: &mut [u8]) {
+    let ([before, cipher], Some(text)) = (source.as_chunks().0, text.first_chunk_mut()) else {
+        return;
+    };
+    let mut block = _mm_xor_si128(load(cipher), load(&keys[0]));
+    for key in &keys[1..KEYS - 1] {
+        block = _mm_aesdec_si128(block, load(key));
+    }
+    block = _mm_aesdeclast_si128(block, load(&keys[KEYS - 1]));
+    store(text, _mm_xor_si128(block, load(before)));
+}
