@@ -8,6 +8,12 @@ pub mod cycles;
 
 pub mod progress;
 
+pub mod search;
+
+pub mod latency;
+
+pub mod tester;
+
 pub mod fixture;
 
 pub mod fleet;

@@ -5,6 +5,7 @@ pub(crate) mod document;
 mod machine;
 mod program;
 pub(crate) mod section;
+mod wire;
 
 use std::process::Command;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::report;
+use crate::{report, setup, signals};
 use document::Document;
 use program::{Programs, Progress};
 use section::Section;
@@ -35,6 +36,8 @@ pub(crate) struct Options {
 enum What {
     /// The pipeline on memory ports: sizes, SAs, policies, workers, memory
     Pipeline,
+    /// NDR, PDR and latency between a generator and a sink, beside a bare AF_XDP forwarder
+    Wire,
     /// Renders what was measured before once more
     Report {
         /// Prints the tables as Markdown and writes nothing
@@ -55,12 +58,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             return show(&document, &Section::ALL);
         }
         Some(What::Pipeline) => vec![Section::Pipeline],
+        Some(What::Wire) => vec![Section::Wire],
         None => Section::ALL.to_vec(),
     };
     let root = rustix::process::geteuid().is_root();
     for section in &sections {
         let name = section.name();
         ensure!(root || !section.needs_root(), "{name} takes root");
+    }
+    if root {
+        setup::run()?;
+        signals::clean_up_when_interrupted()?;
     }
     let programs = Programs::build(&options.profile)?;
     let machine = machine::describe();
@@ -115,6 +123,22 @@ fn measure(
                 ]);
             }
             program::run(command, progress)
+        }
+        Section::Wire => {
+            let extent = if options.full {
+                wire::Extent {
+                    sizes: "64,128,256,512,1024,1420,0",
+                    trial: "2000",
+                    precision: "1",
+                }
+            } else {
+                wire::Extent {
+                    sizes: "64,1420",
+                    trial: "400",
+                    precision: "5",
+                }
+            };
+            wire::run(programs, extent, progress)
         }
     }
 }

@@ -55,6 +55,7 @@ fn pieces(document: &Document, section: Section) -> Vec<Piece> {
     let records = document.records(section);
     match section {
         Section::Pipeline => views::pipeline::pieces(records),
+        Section::Wire => views::wire::pieces(records),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each section shows: tables, plots, and figures for the top of the page.
 
 pub(super) mod pipeline;
+pub(super) mod wire;
 
 use serde_json::Value;
 
@@ -41,5 +42,6 @@ pub(super) fn samples(section: crate::bench::section::Section) -> Vec<Value> {
     use crate::bench::section::Section;
     match section {
         Section::Pipeline => pipeline::samples(),
+        Section::Wire => wire::samples(),
     }
 }
