@@ -13,6 +13,7 @@ pub(super) const TRAILER_LENGTH: usize = 2;
 pub(super) struct Layout {
     pub iv: usize,
     pub icv: usize,
+    /// A power of two.
     pub alignment: usize,
 }
 
@@ -37,7 +38,7 @@ impl Layout {
     pub(super) const fn covered(self, length: usize) -> Option<usize> {
         let around = HEADER_LENGTH + self.iv + self.icv;
         match length.checked_sub(around) {
-            Some(text) if text >= TRAILER_LENGTH && text % self.alignment == 0 => {
+            Some(text) if text >= TRAILER_LENGTH && text & (self.alignment - 1) == 0 => {
                 Some(length - self.icv)
             }
             _ => None,

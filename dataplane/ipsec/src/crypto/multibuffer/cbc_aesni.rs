@@ -4,6 +4,7 @@ use core::arch::x86_64::{
     _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_aesenc_si128, _mm_aesenclast_si128,
     _mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128, _mm_xor_si128,
 };
+use core::ops::Range;
 
 use super::block::{BLOCK, load, store};
 use super::lanes::{Kernel, Lanes};
@@ -16,7 +17,7 @@ const REGISTERS: usize = 8;
 pub(super) struct Encryption;
 
 impl<const KEYS: usize> Kernel<KEYS, REGISTERS> for Encryption {
-    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, REGISTERS>, steps: usize) {
+    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, REGISTERS>, steps: Range<usize>) {
         // SAFETY: as the caller has it.
         unsafe { encrypt(lanes, steps) }
     }
@@ -25,16 +26,18 @@ impl<const KEYS: usize> Kernel<KEYS, REGISTERS> for Encryption {
 /// # Safety
 /// As [`Kernel::run`] has it.
 #[target_feature(enable = "aes,sse2")]
-unsafe fn encrypt<const KEYS: usize>(lanes: &Lanes<'_, KEYS, REGISTERS>, steps: usize) {
+unsafe fn encrypt<const KEYS: usize>(lanes: &Lanes<'_, KEYS, REGISTERS>, steps: Range<usize>) {
     let (keys, source, destination) = (&lanes.keys, &lanes.source, &lanes.destination);
     let mut blocks = [_mm_setzero_si128(); REGISTERS];
     for (block, at) in blocks.iter_mut().zip(destination) {
-        // SAFETY: in front of each destination a block can be read, at any alignment.
-        *block = unsafe { _mm_loadu_si128(at.wrapping_sub(BLOCK).cast_const().cast()) };
+        let before = at.wrapping_add(steps.start * BLOCK).wrapping_sub(BLOCK);
+        // SAFETY: in front of the first block one can be read, at any alignment.
+        *block = unsafe { _mm_loadu_si128(before.cast_const().cast()) };
     }
-    for offset in (0..steps * BLOCK).step_by(BLOCK) {
+    for step in steps {
+        let offset = step * BLOCK;
         for ((block, at), keys) in blocks.iter_mut().zip(source).zip(keys) {
-            // SAFETY: `steps` blocks can be read from each source on, at any alignment.
+            // SAFETY: each step's block can be read, at any alignment.
             let text = unsafe { _mm_loadu_si128(at.wrapping_add(offset).cast()) };
             *block = _mm_xor_si128(*block, _mm_xor_si128(text, load(&keys[0])));
         }
@@ -47,7 +50,7 @@ unsafe fn encrypt<const KEYS: usize>(lanes: &Lanes<'_, KEYS, REGISTERS>, steps: 
             *block = _mm_aesenclast_si128(*block, load(&keys[KEYS - 1]));
         }
         for (block, at) in blocks.iter().zip(destination) {
-            // SAFETY: `steps` blocks can be written from each destination on, at any alignment.
+            // SAFETY: each step's block can be written, at any alignment.
             unsafe { _mm_storeu_si128(at.wrapping_add(offset).cast(), *block) };
         }
     }

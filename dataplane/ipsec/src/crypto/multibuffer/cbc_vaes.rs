@@ -8,6 +8,7 @@ use core::arch::x86_64::{
     _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256,
     _mm256_setzero_si256, _mm256_xor_si256,
 };
+use core::ops::Range;
 
 use zeroize::Zeroize;
 
@@ -53,29 +54,45 @@ impl<const KEYS: usize> Drop for Encryption<KEYS> {
 }
 
 impl<const KEYS: usize> Kernel<KEYS, LANES> for Encryption<KEYS> {
-    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, LANES>, steps: usize) {
+    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, LANES>, steps: Range<usize>) {
         let [first, ..] = lanes.keys;
         if lanes.keys.iter().all(|keys| core::ptr::eq(*keys, first)) {
             // SAFETY: as the caller has it.
-            unsafe { encrypt::<KEYS, true>(first, &self.rows, lanes, steps) }
-            return;
+            unsafe { encrypt::<KEYS, true>(first, &self.rows, lanes, steps) };
+        } else {
+            // SAFETY: the caller found the CPU to have AVX2.
+            unsafe { self.gather(&lanes.keys) };
+            // SAFETY: as the caller has it.
+            unsafe { encrypt::<KEYS, false>(first, &self.rows, lanes, steps) };
         }
-        for (lane, keys) in lanes.keys.into_iter().enumerate() {
-            if core::ptr::eq(self.owners[lane], keys) {
-                continue;
-            }
-            self.owners[lane] = keys;
-            for (row, key) in self.rows.iter_mut().zip(keys) {
-                row[lane / 2].as_chunks_mut().0[lane % 2] = *key;
-            }
-        }
-        // SAFETY: as the caller has it.
-        unsafe { encrypt::<KEYS, false>(first, &self.rows, lanes, steps) }
     }
 }
 
-/// Encrypts `steps` blocks of each lane, with the keys of `one` if they are everybody's, else with
-/// those of `rows`.
+impl<const KEYS: usize> Encryption<KEYS> {
+    /// Puts into the rows the keys of the lanes that have changed.
+    #[target_feature(enable = "avx2")]
+    fn gather(&mut self, keys: &[&RoundKeys<KEYS>; LANES]) {
+        let pairs = keys.as_chunks::<2>().0.iter().enumerate();
+        for ((index, [low, high]), owners) in pairs.zip(self.owners.as_chunks_mut().0) {
+            let new: [*const RoundKeys<KEYS>; 2] = [*low, *high];
+            if *owners == new {
+                continue;
+            }
+            *owners = new;
+            for ((row, low), high) in self.rows.iter_mut().zip(*low).zip(*high) {
+                // In one piece: the kernel could not read halves so soon after.
+                let pair = _mm256_castsi128_si256(load(low));
+                store_pair(
+                    &mut row[index],
+                    _mm256_inserti128_si256::<1>(pair, load(high)),
+                );
+            }
+        }
+    }
+}
+
+/// Encrypts a block of each lane in each step, with the keys of `one` if they are everybody's, else
+/// with those of `rows`.
 ///
 /// # Safety
 /// As [`Kernel::run`] has it.
@@ -84,17 +101,19 @@ unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
     one: &RoundKeys<KEYS>,
     rows: &Rows<KEYS>,
     lanes: &Lanes<'_, KEYS, LANES>,
-    steps: usize,
+    steps: Range<usize>,
 ) {
     let (source, destination) = (&lanes.source, &lanes.destination);
     let mut blocks = [_mm256_setzero_si256(); REGISTERS];
     for (block, pair) in blocks.iter_mut().zip(destination.as_chunks::<2>().0) {
-        // SAFETY: in front of each destination a block can be read.
-        *block = unsafe { gather(pair.map(|at| at.wrapping_sub(BLOCK).cast_const())) };
+        let before = |at: *mut u8| at.wrapping_add(steps.start * BLOCK).wrapping_sub(BLOCK);
+        // SAFETY: in front of the first block one can be read.
+        *block = unsafe { gather(pair.map(|at| before(at).cast_const())) };
     }
-    for offset in (0..steps * BLOCK).step_by(BLOCK) {
+    for step in steps {
+        let offset = step * BLOCK;
         for (index, (block, pair)) in blocks.iter_mut().zip(source.as_chunks::<2>().0).enumerate() {
-            // SAFETY: `steps` blocks can be read from each source on.
+            // SAFETY: each step's block can be read.
             let text = unsafe { gather(pair.map(|at| at.wrapping_add(offset))) };
             let text = _mm256_xor_si256(text, key::<KEYS, ONE>(one, rows, 0, index));
             *block = _mm256_xor_si256(*block, text);
@@ -109,7 +128,7 @@ unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
             *block = _mm256_aesenclast_epi128(*block, key);
         }
         for (block, pair) in blocks.iter().zip(destination.as_chunks::<2>().0) {
-            // SAFETY: `steps` blocks can be written from each destination on.
+            // SAFETY: each step's block can be written.
             unsafe { scatter(pair.map(|at| at.wrapping_add(offset)), *block) };
         }
     }

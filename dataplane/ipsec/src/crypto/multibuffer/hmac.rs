@@ -135,7 +135,8 @@ impl<H: Hash> HmacKey<H> {
             rest[..behind.len()].copy_from_slice(behind);
             waiting = behind.len();
         });
-        let end = End::new(&rest[..waiting], None, length);
+        let mut end = End::EMPTY;
+        end.fill(&rest[..waiting], None, length);
         take(&end.blocks[..end.count - 1]);
         let [state] = state;
         let mut tag = [[0; DIGEST]];
@@ -160,12 +161,17 @@ struct End {
 }
 
 impl End {
+    const EMPTY: Self = Self {
+        blocks: [[[0; REGISTER]; 4]; 2],
+        count: 1,
+    };
+
     /// `rest`, less than a block, and `high` end a message of `length` bytes without `high`, which
-    /// follows the block of the key.
+    /// follows the block of the key. To be called once, where the value stays: to move what was
+    /// written in pieces just now takes as long as the rest of it.
     #[inline]
-    fn new(rest: &[u8], high: Option<[u8; 4]>, mut length: usize) -> Self {
-        let mut blocks: [Block; 2] = Default::default();
-        let bytes = blocks.as_flattened_mut().as_flattened_mut();
+    fn fill(&mut self, rest: &[u8], high: Option<[u8; 4]>, mut length: usize) {
+        let bytes = self.blocks.as_flattened_mut().as_flattened_mut();
         bytes[..rest.len()].copy_from_slice(rest);
         let mut written = rest.len();
         if let Some(high) = high {
@@ -174,10 +180,10 @@ impl End {
             length += high.len();
         }
         bytes[written] = 0x80;
-        let count = (written + 1 + size_of::<u64>()).div_ceil(BLOCK);
+        self.count = (written + 1 + size_of::<u64>()).div_ceil(BLOCK);
+        let end = self.count * BLOCK;
         let bits = (BLOCK + length) as u64 * 8;
-        bytes[count * BLOCK - size_of::<u64>()..count * BLOCK].copy_from_slice(&bits.to_be_bytes());
-        Self { blocks, count }
+        bytes[end - size_of::<u64>()..end].copy_from_slice(&bits.to_be_bytes());
     }
 
     fn last(&self) -> &Block {
@@ -200,7 +206,10 @@ pub(in super::super) fn tags<H: Hash>(
         let (blocks, rest) = cut(message.data);
         states.push(message.key.inner);
         whole.push(blocks);
-        ends.push(End::new(rest, message.high, message.data.len()));
+        ends.push(End::EMPTY);
+        if let Some(end) = ends.last_mut() {
+            end.fill(rest, message.high, message.data.len());
+        }
     }
     absorb::<H>(sha, &mut states, &whole);
     if ends.iter().any(|end| end.count > 1) {

@@ -1,8 +1,11 @@
 //! Chains of CBC side by side: which packet goes through which lane of a kernel, and when.
 //!
 //! Within a packet each block waits for the one in front of it, so a kernel takes one block of many
-//! packets at once. Whenever a packet is through, the kernel returns, and the next one takes its
-//! lane.
+//! packets at once. Whenever a lane comes to an end, the kernel returns, and the lane is given
+//! something else. What it needs of what was before is the last block, which lies in front of the
+//! next one's place, be it ciphertext or the IV: so a packet may go on later and in another lane.
+
+use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
@@ -11,9 +14,9 @@ use super::gcm::Form;
 use super::material::RoundKeys;
 use crate::limits::BATCH;
 
-/// Bytes of a payload up to which it is copied whole instead of being read where it lies: to change
-/// the place of reading within a packet, a kernel must return once more, which costs as much.
-const COPIED: usize = 256;
+/// Bytes of a payload up to which it is brought to its place by a copy instead of being read where
+/// it lies.
+const COPIED: usize = 128;
 
 /// A packet to encrypt.
 pub(in super::super) struct Chain<'p, const KEYS: usize> {
@@ -46,128 +49,148 @@ impl<'p, const KEYS: usize> Chain<'p, KEYS> {
     }
 }
 
-/// A packet on its way through a lane.
+/// Blocks of one packet, to go through one lane.
 #[derive(Clone, Copy)]
 struct Run<'k, const KEYS: usize> {
     keys: &'k RoundKeys<KEYS>,
     source: *const u8,
     destination: *mut u8,
-    /// Blocks to read at the source.
-    there: usize,
-    /// Blocks to read behind those, where they are to be written.
-    here: usize,
+    blocks: usize,
 }
 
-impl<'p, const KEYS: usize> Run<'p, KEYS> {
-    /// Of the payload what shares a block with the trailer is brought to its place.
-    #[inline]
-    fn of(chain: &mut Chain<'p, KEYS>) -> Self {
-        let payload = chain.payload;
-        let there = if payload.len() <= COPIED {
-            0
-        } else {
-            payload.len() / BLOCK
+/// The packets of a burst: what can be read in the payload, and then what was brought to its place
+/// behind, since it shares a block with the trailer.
+struct Runs<'k, const KEYS: usize> {
+    there: ArrayVec<Run<'k, KEYS>, BATCH>,
+    here: ArrayVec<Run<'k, KEYS>, BATCH>,
+}
+
+impl<'p, const KEYS: usize> Runs<'p, KEYS> {
+    /// Of at most [`BATCH`] chains.
+    fn of(chains: &mut [Chain<'p, KEYS>]) -> Self {
+        let mut runs = Self {
+            there: ArrayVec::new(),
+            here: ArrayVec::new(),
         };
-        let packet = &mut *chain.packet;
-        let rest = there * BLOCK..payload.len();
-        packet[BLOCK..][rest.clone()].copy_from_slice(&payload[rest]);
-        Self {
-            keys: chain.keys,
-            source: payload.as_ptr(),
-            here: packet.len() / BLOCK - 1 - there,
+        for Chain {
+            keys,
+            payload,
+            packet,
+            ..
+        } in chains
+        {
+            let there = if payload.len() <= COPIED {
+                0
+            } else {
+                payload.len() / BLOCK
+            };
+            let here = packet.len() / BLOCK - 1 - there;
+            let rest = there * BLOCK..payload.len();
+            packet[BLOCK..][rest.clone()].copy_from_slice(&payload[rest]);
             // Behind the IV, with leave to read it.
-            destination: packet.as_mut_ptr().wrapping_add(BLOCK),
-            there,
+            let destination = packet.as_mut_ptr().wrapping_add(BLOCK);
+            if there > 0 {
+                runs.there.push(Run {
+                    keys,
+                    source: payload.as_ptr(),
+                    destination,
+                    blocks: there,
+                });
+            }
+            if here > 0 {
+                let destination = destination.wrapping_add(there * BLOCK);
+                runs.here.push(Run {
+                    keys,
+                    source: destination,
+                    destination,
+                    blocks: here,
+                });
+            }
         }
-    }
-
-    const fn blocks(&self) -> usize {
-        self.there + self.here
+        runs
     }
 }
 
-/// The next block of each lane.
+/// What every lane does.
 pub(super) struct Lanes<'k, const KEYS: usize, const N: usize> {
     pub keys: [&'k RoundKeys<KEYS>; N],
+    /// Where it would have read its block of step 0.
     pub source: [*const u8; N],
+    /// Where it would have written its block of step 0.
     pub destination: [*mut u8; N],
-    /// Blocks until the packet ends, or is to be read elsewhere.
-    left: [usize; N],
-    /// Blocks to read elsewhere then.
-    here: [usize; N],
+    /// The step before which it ends; of a lane without a run of its own there is none.
+    end: [usize; N],
 }
+
+/// The end of a lane that does what another one does.
+const NEVER: usize = usize::MAX;
 
 /// A kernel with `N` lanes.
 pub(super) trait Kernel<const KEYS: usize, const N: usize> {
-    /// Encrypts `steps` blocks of every lane.
+    /// Encrypts a block of every lane in each of `steps`.
     ///
     /// # Safety
-    /// The CPU has what the kernel takes. In every lane so many blocks can be read from the source
-    /// on; as many can be written from the destination on, and one in front of it read. Two lanes
-    /// write the same blocks with the same keys from the same source, or none in common.
-    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, N>, steps: usize);
+    /// The CPU has what the kernel takes. In these steps every lane's block can be read at the
+    /// source and written at the destination, and so can the one in front of the first be read at
+    /// the destination. Two lanes have the same keys, source and destination, or write to different
+    /// places.
+    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, N>, steps: Range<usize>);
 }
 
 impl<'k, const KEYS: usize, const N: usize> Lanes<'k, KEYS, N> {
-    fn new(keys: &'k RoundKeys<KEYS>) -> Self {
+    const fn new(keys: &'k RoundKeys<KEYS>) -> Self {
         Self {
             keys: [keys; N],
             source: [core::ptr::null(); N],
             destination: [core::ptr::null_mut(); N],
-            left: [0; N],
-            here: [0; N],
+            end: [0; N],
         }
     }
 
-    /// Gives every lane something to do: what is behind in its packet, or the next packet, or the
-    /// work of another lane once more. How many blocks there are for all; 0 when all is done.
+    /// Gives the lanes that end before `step` something else; the step before which the next lane
+    /// ends, [`NEVER`] when all have ended.
     #[inline]
-    fn fill(&mut self, waiting: &mut impl Iterator<Item = Run<'k, KEYS>>) -> usize {
-        let mut idle: ArrayVec<usize, N> = ArrayVec::new();
-        let (mut steps, mut longest) = (usize::MAX, 0);
+    fn fill<'r>(
+        &mut self,
+        step: usize,
+        mut waiting: impl Iterator<Item = &'r Run<'k, KEYS>>,
+    ) -> usize
+    where
+        'k: 'r,
+    {
+        let mut idle = false;
         for lane in 0..N {
-            while self.left[lane] == 0 {
-                if self.here[lane] > 0 {
-                    self.left[lane] = core::mem::take(&mut self.here[lane]);
-                    self.source[lane] = self.destination[lane];
-                } else if let Some(run) = waiting.next() {
-                    self.keys[lane] = run.keys;
-                    self.source[lane] = run.source;
-                    self.destination[lane] = run.destination;
-                    self.left[lane] = run.there;
-                    self.here[lane] = run.here;
-                } else {
-                    break;
-                }
+            if self.end[lane] != step {
+                continue;
             }
-            if self.left[lane] == 0 {
-                idle.push(lane);
+            if let Some(run) = waiting.next() {
+                self.keys[lane] = run.keys;
+                self.source[lane] = run.source.wrapping_sub(step * BLOCK);
+                self.destination[lane] = run.destination.wrapping_sub(step * BLOCK);
+                self.end[lane] = step + run.blocks;
             } else {
-                steps = steps.min(self.left[lane]);
-                if self.left[lane] > self.left[longest] {
-                    longest = lane;
-                }
+                self.end[lane] = NEVER;
+                idle = true;
             }
         }
-        if idle.len() == N {
-            return 0;
+        if idle {
+            self.repeat();
         }
-        for lane in idle {
-            self.keys[lane] = self.keys[longest];
-            self.source[lane] = self.source[longest];
-            self.destination[lane] = self.destination[longest];
-        }
-        steps
+        self.end.iter().fold(NEVER, |least, end| least.min(*end))
     }
 
-    /// Leaves behind what the kernel encrypted. Lanes that did another's work have no blocks left
-    /// and get none.
-    #[inline]
-    fn advance(&mut self, steps: usize) {
-        for lane in 0..N {
-            self.left[lane] = self.left[lane].saturating_sub(steps);
-            self.source[lane] = self.source[lane].wrapping_add(steps * BLOCK);
-            self.destination[lane] = self.destination[lane].wrapping_add(steps * BLOCK);
+    /// Has the lanes without a run of their own do what the last one to end does: nothing else
+    /// will wait any more.
+    #[cold]
+    fn repeat(&mut self) {
+        let own = (0..N).filter(|lane| self.end[*lane] != NEVER);
+        let Some(last) = own.max_by_key(|lane| self.end[*lane]) else {
+            return;
+        };
+        for lane in (0..N).filter(|lane| self.end[*lane] == NEVER) {
+            self.keys[lane] = self.keys[last];
+            self.source[lane] = self.source[last];
+            self.destination[lane] = self.destination[last];
         }
     }
 }
@@ -181,27 +204,47 @@ pub(super) unsafe fn encrypt<const KEYS: usize, const N: usize>(
     chains: &mut [Chain<'_, KEYS>],
 ) {
     for chains in chains.chunks_mut(BATCH) {
-        let mut runs: ArrayVec<Run<'_, KEYS>, BATCH> = chains.iter_mut().map(Run::of).collect();
-        // The longest first, so that the lanes end at about the same time.
-        if !runs.is_sorted_by(|a, b| a.blocks() >= b.blocks()) {
-            runs.sort_unstable_by_key(|run| usize::MAX - run.blocks());
+        let runs = Runs::of(chains);
+        for runs in [&runs.there, &runs.here] {
+            // SAFETY: the caller found the CPU fit. A run's blocks are a payload's, and those of a
+            // text with a block in front of them, of chains that are borrowed until behind this.
+            // Texts of two chains are two exclusive borrows.
+            unsafe { through(kernel, runs) };
         }
-        let Some(first) = runs.first() else {
+    }
+}
+
+/// Takes all runs through a kernel.
+///
+/// # Safety
+/// The CPU has what the kernel takes. A run's blocks can be read and written, and the one in front
+/// of its destination read. No two runs write to the same place.
+unsafe fn through<const KEYS: usize, const N: usize>(
+    kernel: &mut impl Kernel<KEYS, N>,
+    runs: &[Run<'_, KEYS>],
+) {
+    let Some(first) = runs.first() else {
+        return;
+    };
+    // The longest first, so that the lanes end at about the same time.
+    let numbered = runs.iter().enumerate();
+    let mut order: ArrayVec<usize, BATCH> = numbered
+        .map(|(index, run)| run.blocks * BATCH + index)
+        .collect();
+    if !order.is_sorted() {
+        order.sort_unstable();
+    }
+    let mut waiting = order.iter().rev().map(|place| &runs[place % BATCH]);
+    let mut lanes = Lanes::new(first.keys);
+    let mut step = 0;
+    loop {
+        let next = lanes.fill(step, &mut waiting);
+        if next == NEVER {
             return;
-        };
-        let mut lanes = Lanes::new(first.keys);
-        let mut waiting = runs.into_iter();
-        loop {
-            let steps = lanes.fill(&mut waiting);
-            if steps == 0 {
-                break;
-            }
-            // SAFETY: the caller found the CPU fit. A run's blocks are those of a payload and of a
-            // text with an IV in front, borrowed from its chain until the end of this loop; no more
-            // steps are taken than any lane has blocks left, or than the lane has that another one
-            // repeats. Texts of two chains are two exclusive borrows.
-            unsafe { kernel.run(&lanes, steps) };
-            lanes.advance(steps);
         }
+        // SAFETY: as the caller has it; and no lane's run ends before `next`, nor does that which a
+        // lane without one repeats.
+        unsafe { kernel.run(&lanes, step..next) };
+        step = next;
     }
 }

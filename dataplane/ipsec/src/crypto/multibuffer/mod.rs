@@ -50,4 +50,7 @@ pub(super) use sha1::Sha1;
 pub(super) use sha256::Sha256;
 
 #[cfg(test)]
+mod bursts;
+
+#[cfg(test)]
 mod tests;
