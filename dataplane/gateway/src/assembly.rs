@@ -9,7 +9,7 @@ use ipsec::crypto::KeyError;
 use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
-use ipsec::sa::association::{SaParameters, share_homes};
+use ipsec::sa::association::{SaParameters, share_homes, share_peers};
 use ipsec::sa::database::Sad;
 use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
@@ -57,6 +57,7 @@ pub fn sas(
     }
     let bundles = policies.iter().flat_map(|policy| &policy.bundles);
     share_homes(&mut sas, bundles.map(Vec::as_slice));
+    share_peers(&mut sas);
     Ok(sas.into_iter().map(Arc::new).collect())
 }
 

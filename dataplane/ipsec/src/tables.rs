@@ -4,6 +4,7 @@
 //! Immutable once built: control builds the next generation aside and publishes it whole.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 
@@ -12,6 +13,7 @@ use crate::policy::selector::turned;
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
 use crate::sa::association::{Direction, Protocol};
 use crate::sa::database::Sad;
+use crate::sa::path_mtu::Report;
 use crate::sa::{Sa, SaSlot};
 use crate::verdict::DropReason;
 
@@ -100,14 +102,15 @@ pub struct UnknownSa {
     pub sa: String,
 }
 
-/// Everything that the stages look up.
+/// Everything that the stages look up. A clone shares the large parts.
+#[derive(Clone)]
 pub struct Tables {
     /// SAs of both directions.
-    pub sad: Sad,
+    pub sad: Arc<Sad>,
     /// Policies for what comes from the unprotected side.
-    pub inbound: Spd,
+    pub inbound: Arc<Spd>,
     /// Policies for what goes there.
-    pub outbound: Spd,
+    pub outbound: Arc<Spd>,
     /// The machine's own addresses.
     pub local: LocalAddresses,
     /// What becomes of what no policy's addresses touch.
@@ -118,7 +121,7 @@ pub struct Tables {
     ends: Set<Endpoint>,
     /// Where `in` SAs take ESP in UDP besides port 4500.
     encapsulation: Set<(Endpoint, u16)>,
-    /// Source and destination of `in` SAs that take ESP in UDP.
+    /// Where the peers of `in` SAs that take ESP in UDP are now, and the SAs' destinations.
     peers: Set<(Endpoint, Endpoint)>,
     /// Some policy clamps the segment sizes of TCP.
     clamps: bool,
@@ -149,9 +152,9 @@ impl Tables {
             side.push(policy(PolicyIndex(index), parameters, &sad)?);
         }
         let mut tables = Self {
-            sad,
-            inbound: Spd::new(Direction::In, inbound),
-            outbound: Spd::new(Direction::Out, outbound),
+            sad: Arc::new(sad),
+            inbound: Arc::new(Spd::new(Direction::In, inbound)),
+            outbound: Arc::new(Spd::new(Direction::Out, outbound)),
             local,
             unmatched,
             file_policies: u32::try_from(policies.len()).unwrap_or(u32::MAX),
@@ -182,9 +185,29 @@ impl Tables {
             if let Some(udp) = parameters.udp_encapsulation {
                 self.encapsulation
                     .insert((destination, udp.destination_port));
-                self.peers
-                    .insert((endpoint(parameters.source), destination));
             }
+        }
+        self.peers = self.find_peers();
+    }
+
+    fn find_peers(&self) -> Set<(Endpoint, Endpoint)> {
+        let encapsulated = self.sad.iter().filter(|sa| {
+            let parameters = &sa.parameters;
+            parameters.direction == Direction::In && parameters.udp_encapsulation.is_some()
+        });
+        let ends = encapsulated.map(|sa| {
+            let destination @ (version, _) = endpoint(sa.parameters.destination);
+            ((version, sa.peer_place().address), destination)
+        });
+        ends.collect()
+    }
+
+    /// The same tables, in which peers that moved are known by where they are now.
+    #[must_use]
+    pub fn with_moved_peers(&self) -> Self {
+        Self {
+            peers: self.find_peers(),
+            ..self.clone()
         }
     }
 
@@ -228,12 +251,25 @@ impl Tables {
             || self.encapsulation.contains(&(destination, port))
     }
 
-    /// True when the packet's addresses are those of an `in` SA that takes ESP in UDP.
+    /// True when the packet is from the peer of an `in` SA that takes ESP in UDP, to that SA's
+    /// destination.
     #[must_use]
     pub fn is_peer(&self, packet: &Packet) -> bool {
         let source = (packet.version, packet.source);
         let destination = (packet.version, packet.destination);
         self.peers.contains(&(source, destination))
+    }
+
+    /// The SA that has just sent what an ICMP error quotes.
+    #[must_use]
+    pub fn sender(&self, report: &Report) -> Option<&Arc<Sa>> {
+        let key = &report.key;
+        let configured = self.sad.find(key).filter(|sa| report.is_about(sa));
+        // Where a peer was followed to no table knows; only who saw our packets has their SPI.
+        configured.or_else(|| {
+            self.is_outbound_spi(key.spi, key.protocol)
+                .then(|| self.sad.iter().find(|sa| report.is_about(sa)))?
+        })
     }
 
     /// True when an `out` SA has that SPI, whatever its destination.

@@ -73,8 +73,8 @@ pub fn sas(read: &Read) -> ExitCode {
                 format!("{:#010x}", sa.spi),
                 sa.direction,
                 format!("{}/{}", sa.protocol, sa.mode),
-                sa.source,
-                sa.destination,
+                with_port(sa.source, sa.source_port),
+                with_port(sa.destination, sa.destination_port),
                 algorithm,
                 sa.state,
                 sa.packets.to_string(),
@@ -270,6 +270,14 @@ fn show<T: DeserializeOwned>(
             complain(&format_args!("answer of another version: {error}"));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+fn with_port(address: String, port: Option<u16>) -> String {
+    match port {
+        None => address,
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
     }
 }
 

@@ -260,30 +260,22 @@ fn read_nat<'d>(
     protocol: Option<Protocol>,
 ) -> Nat {
     let encapsulated = table.take(found, "udp_encapsulation");
-    if let Some(entry) = &encapsulated {
-        if protocol == Some(Protocol::Ah) {
-            entry.refuse(found, "not with ah", "protocol esp");
-        }
-        //= exception T67 T135 T140 T158: the stages are built and tested, `run` and `replay` still
-        //= refuse the key, since a peer that moves is not followed
-        //= exception T160: a peer that moves is not followed in this version
-        found.not_built(entry.line, &entry.key, "leave it out");
+    if let Some(entry) = &encapsulated
+        && protocol == Some(Protocol::Ah)
+    {
+        entry.refuse(found, "not with ah", "protocol esp");
     }
     let udp_encapsulation = encapsulated.as_ref().and_then(|entry| entry.table(found));
     let udp_encapsulation = udp_encapsulation.map(|ports| read_encapsulation(found, ports));
     let mut keepalive_seconds = 0;
     if let Some(entry) = table.take(found, "keepalive_seconds") {
         keepalive_seconds = entry.number(found, 0..=u32::MAX).unwrap_or(0);
-        if keepalive_seconds > 0 {
-            if encapsulated.is_none() {
-                entry.refuse(
-                    found,
-                    "without udp_encapsulation",
-                    "0, or udp_encapsulation",
-                );
-            }
-            //= exception T136: keepalives are recognised and swallowed; sending them is not built
-            found.not_built(entry.line, &entry.key, "0");
+        if keepalive_seconds > 0 && encapsulated.is_none() {
+            entry.refuse(
+                found,
+                "without udp_encapsulation",
+                "0, or udp_encapsulation",
+            );
         }
     }
     let follow_peer = table.take(found, "follow_peer");

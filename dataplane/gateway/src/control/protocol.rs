@@ -172,10 +172,16 @@ pub struct SaRow {
     pub protocol: String,
     /// `tunnel` or `transport`.
     pub mode: String,
-    /// Outer source.
+    /// Outer source; of an inbound SA where the peer is now.
     pub source: String,
-    /// Outer destination.
+    /// Outer destination; of an outbound SA where the peer is now.
     pub destination: String,
+    /// UDP ports of the encapsulation, the peer's as it is now; absent without one.
+    #[serde(default)]
+    pub source_port: Option<u16>,
+    /// The other one.
+    #[serde(default)]
+    pub destination_port: Option<u16>,
     /// Cipher.
     pub encryption: String,
     /// MAC, empty with an AEAD.
@@ -203,6 +209,9 @@ pub struct SaRow {
     /// Seconds since an error last said so.
     #[serde(default)]
     pub path_mtu_age_seconds: Option<u64>,
+    /// How often the peer has moved since the start; absent: it is not followed.
+    #[serde(default)]
+    pub peer_moves: Option<u64>,
 }
 
 /// One line of `xipsec policy list`.

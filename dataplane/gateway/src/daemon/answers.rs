@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ipsec::policy::{AddressRange, AddressSelector, PolicyParameters, PortSelector, Selector};
 use ipsec::sa::Sa;
-use ipsec::sa::association::{Mode, NO_HOME, Protocol};
+use ipsec::sa::association::{Direction, Mode, NO_HOME, Protocol};
 use ipsec::time::{SECOND, Time};
 use serde_json::{Value, json};
 
@@ -262,6 +262,18 @@ fn sa_row(sa: &Sa, now: Time) -> SaRow {
     let reserved = sa.published.reserved_end.load(Ordering::Relaxed);
     let home = sa.home.load(Ordering::Relaxed);
     let path_mtu = sa.published.path_mtu.learned();
+    let peer = (sa.peer_address(), sa.peer_place().port);
+    let [own, _] = parameters.ends();
+    let ports = match parameters.direction {
+        Direction::In => [peer.1, own.port],
+        Direction::Out => [own.port, peer.1],
+    };
+    let [source_port, destination_port] =
+        ports.map(|port| parameters.udp_encapsulation.map(|_| port));
+    let [source, destination] = match parameters.direction {
+        Direction::In => [peer.0, parameters.destination],
+        Direction::Out => [parameters.source, peer.0],
+    };
     SaRow {
         name: stats.name,
         spi: stats.spi,
@@ -276,8 +288,10 @@ fn sa_row(sa: &Sa, now: Time) -> SaRow {
             Mode::Transport => "transport",
         }
         .to_owned(),
-        source: parameters.source.to_string(),
-        destination: parameters.destination.to_string(),
+        source: source.to_string(),
+        destination: destination.to_string(),
+        source_port,
+        destination_port,
         encryption: parameters.suite.encryption.name().to_owned(),
         integrity: parameters
             .suite
@@ -294,6 +308,7 @@ fn sa_row(sa: &Sa, now: Time) -> SaRow {
         worker: (home != NO_HOME).then_some(home),
         path_mtu: path_mtu.map(|(bytes, _)| bytes),
         path_mtu_age_seconds: path_mtu.map(|(_, heard)| now.since(heard) / SECOND),
+        peer_moves: sa.peer.as_ref().map(|peer| peer.moves()),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
 use crate::daemon::path_mtu::PathMtus;
+use crate::daemon::peers::Peers;
 use crate::daemon::ports::OpenPort;
 use crate::daemon::publish;
 use crate::daemon::refusal::{Print, Refusal};
@@ -97,6 +98,7 @@ pub struct Follower<'c> {
     host_routes: Option<HostRoutes>,
     guard: Option<Guard>,
     path_mtus: PathMtus,
+    peers: Peers,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
 }
@@ -123,6 +125,7 @@ impl<'c> Follower<'c> {
             host_routes: None,
             guard,
             path_mtus: PathMtus::new(&config.dataplane, print),
+            peers: Peers::new(sas),
             asked: BTreeSet::new(),
         }
     }
@@ -188,7 +191,12 @@ impl<'c> Follower<'c> {
                         Err(error) => print(&format!("warning: {error} (tried again)")),
                     }
                 }
-                _ = requests.tick() => self.serve_requests(print).await,
+                _ = requests.tick() => {
+                    self.serve_requests(print).await;
+                    if self.peers.take(self.shared.now(), print) {
+                        self.follow_peers(running, host, print).await;
+                    }
+                }
                 _ = refresh.tick() => {
                     if let Some(neighbors) = &mut self.neighbors {
                         warn(neighbors.refresh(&self.mirror).await, print);
@@ -256,6 +264,22 @@ impl<'c> Follower<'c> {
             let loaded = guard_with(self.config, &self.sas, |parameters| guard.load(parameters));
             warn(loaded, print);
         }
+    }
+
+    /// Peers have moved: whoever knows them by their address must know the new one.
+    async fn follow_peers(&mut self, running: &Running, host: Option<&HostPort>, print: Print) {
+        let before = self.shared.snapshot.load_full();
+        self.shared.snapshot.store(Arc::new(Snapshot {
+            generation: before.generation + 1,
+            tables: Arc::new(before.tables.with_moved_peers()),
+            fib: Arc::clone(&before.fib),
+            neighbors: Arc::clone(&before.neighbors),
+            ports: Arc::clone(&before.ports),
+            first_protected: before.first_protected,
+        }));
+        warn(self.keep_neighbors().await, print);
+        warn(self.steer(running), print);
+        warn(self.route_host(host).await, print);
     }
 
     fn publish(
@@ -330,7 +354,7 @@ impl<'c> Follower<'c> {
             .iter()
             .filter(|sa| sa.parameters.direction == Direction::Out);
         let wanted: BTreeSet<NextHop> = outbound
-            .filter_map(|sa| next_hop(&snapshot, sa.parameters.destination))
+            .filter_map(|sa| next_hop(&snapshot, sa.peer_address()))
             .chain(self.asked.iter().copied())
             .collect();
         keeper.keep(wanted, &self.mirror).await
@@ -365,7 +389,8 @@ impl<'c> Follower<'c> {
             .collect();
         // In transport mode what goes to the peer itself is what policy protects.
         let tunnels = |sa: &&Arc<Sa>| sa.parameters.mode == Mode::Tunnel;
-        let peers: Vec<IpAddr> = self.sas.iter().filter(tunnels).map(|sa| peer(sa)).collect();
+        let tunnels = self.sas.iter().filter(tunnels);
+        let peers: Vec<IpAddr> = tunnels.map(|sa| sa.peer_address()).collect();
         routes.apply(host.index(), &wanted, &peers).await
     }
 }
@@ -386,14 +411,6 @@ fn steer_port(
     }
     let updated = port.program.update(tables);
     told.and(updated)
-}
-
-/// The other end of an SA.
-const fn peer(sa: &Sa) -> IpAddr {
-    match sa.parameters.direction {
-        Direction::In => sa.parameters.source,
-        Direction::Out => sa.parameters.destination,
-    }
 }
 
 fn next_hop(snapshot: &Snapshot, destination: IpAddr) -> Option<NextHop> {

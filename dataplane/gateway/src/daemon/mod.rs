@@ -23,6 +23,8 @@ mod start;
 
 mod path_mtu;
 
+mod peers;
+
 pub mod follow;
 
 pub mod run;

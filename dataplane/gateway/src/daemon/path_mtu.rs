@@ -106,8 +106,8 @@ impl PathMtus {
         if !self.heeded.takes(error.version, kind, code) {
             return None;
         }
-        let sa = snapshot.tables.sad.find(&report.key)?;
-        report.is_about(sa).then(|| (Arc::clone(sa), report))
+        let sa = snapshot.tables.sender(&report)?;
+        Some((Arc::clone(sa), report))
     }
 
     //= T126 T127 (RFC 4301 section 8.2.1, RFC 1191 section 3)
@@ -144,9 +144,12 @@ impl PathMtus {
     //= T62 T128 (RFC 4301 section 8.2.2)
     pub(super) fn forget(&mut self, now: Time) -> bool {
         let before = self.learned.len();
-        let age = self.age;
-        self.learned
-            .retain(|sa| !sa.published.path_mtu.forget_after(age, now));
+        self.learned.retain(|sa| {
+            let path = &sa.published.path_mtu;
+            path.forget_after(self.age, now);
+            // A peer that moved may have made it forget too.
+            path.learned().is_some()
+        });
         self.learned.len() < before
     }
 }

@@ -140,7 +140,7 @@ pub fn steering(config: &Config, sas: &[Arc<Sa>], local: &[IpAddr]) -> SteeringT
         }
         tables.endpoints.insert(parameters.destination, false);
         if parameters.udp_encapsulation.is_some() {
-            tables.peers.insert(parameters.source);
+            tables.peers.insert(sa.peer_address());
         }
     }
     tables.encapsulation = encapsulation(sas);
@@ -187,7 +187,7 @@ pub fn host_mtu(snapshot: &Snapshot) -> usize {
         let sas = bundle.iter().filter_map(|slot| tables.sad.by_slot(*slot));
         let sas: Vec<&Sa> = sas.map(|sa| &**sa).collect();
         let outer = sas.last()?;
-        let destination = outer.parameters.destination;
+        let destination = outer.peer_address();
         let version = if destination.is_ipv4() {
             ipsec::packet::Version::V4
         } else {

@@ -6,6 +6,7 @@ pub mod feed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::tables::Unmatched;
@@ -252,6 +253,8 @@ struct Pipeline {
     sas: Vec<Arc<ipsec::sa::Sa>>,
     policies: Arc<[PolicyCell]>,
     drops_before: [u64; DropReason::COUNT],
+    /// How often peers have moved.
+    moves: u64,
     /// Of the last packet.
     now: Time,
 }
@@ -296,6 +299,7 @@ impl Pipeline {
             sas,
             policies,
             drops_before: [0; DropReason::COUNT],
+            moves: 0,
             now: Time(0),
         })
     }
@@ -313,7 +317,18 @@ impl Pipeline {
                     .serve_host(&mut packet.frame.clone(), &self.snapshot, now);
             }
         }
+        self.end(now);
+    }
+
+    /// The end of a round. A peer that moved in it is known by its new address from now on.
+    fn end(&mut self, now: Time) {
         self.worker.end_round(&self.snapshot, now);
+        let peer = self.sas.iter().find_map(|sa| sa.peer.as_ref());
+        let moves = peer.map_or(0, |peer| peer.news().load(Ordering::Relaxed));
+        if moves != self.moves {
+            self.moves = moves;
+            self.snapshot.tables = Arc::new(self.snapshot.tables.with_moved_peers());
+        }
     }
 
     /// Writes what one packet has caused.

@@ -120,7 +120,7 @@ pub(super) fn path(
 
 /// The way of the sealed packet, by its outer destination, and what is known to fit it.
 pub(super) fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = ipsec::packet::address_bits(sa.parameters.destination);
+    let destination = sa.peer_place().address;
     let path = path(snapshot, outer_version(sa), destination, flow_hash(inner))?;
     //= T126 (RFC 4301 section 8.2.1)
     let mtu = path.mtu.min(sa.published.path_mtu.bytes());

@@ -22,6 +22,8 @@ mod reassembly;
 
 pub mod pending;
 
+mod silence;
+
 mod process;
 
 mod kept;
@@ -35,6 +37,8 @@ mod inbound;
 mod outbound;
 
 mod dummies;
+
+mod keepalives;
 
 pub mod run;
 

@@ -35,6 +35,7 @@ use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
 use crate::worker::reassembly::{Assembly, Gathered};
 use crate::worker::requests::NumberRequests;
+use crate::worker::silence::Silence;
 
 /// One queue of a port, as its worker serves it.
 pub struct Lane<P: Port> {
@@ -120,6 +121,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) opened: Box<[u8]>,
     /// Dummies that are being sent.
     pub(super) order: Option<UnderWay>,
+    /// When keepalives are due.
+    pub(super) silence: Silence,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
@@ -182,6 +185,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             ),
             opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             order: None,
+            silence: Silence::default(),
             requests: settings.number_requests,
             ivs: settings.ivs,
             flow_label_seed: settings.flow_label_seed,

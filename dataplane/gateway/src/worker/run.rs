@@ -20,10 +20,11 @@ use crate::worker::process::Worker;
 /// together, so that waiting never costs more than twice the best choice.
 const SPIN: Duration = Duration::from_micros(20);
 
-/// Longest sleep: lifetimes in seconds and aged fragments want a look now and then.
+/// Longest sleep: lifetimes in seconds, aged fragments and keepalives want a look now and then.
 const SLEEP: Duration = Duration::from_millis(100);
 
-/// Longest sleep while packets wait for a neighbour or a reservation, or dummies for room.
+/// Longest sleep while packets wait for a neighbour or a reservation, dummies for room, or peers
+/// for a look whether they want a keepalive.
 const NAP: Duration = Duration::from_millis(1);
 
 /// Longest drain: after that frames that the kernel still holds are given up (and reported).
@@ -98,7 +99,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         for lane in 0..self.lanes.len() {
             work += self.serve(lane, limit, snapshot, now);
         }
-        work + self.serve_host_queue(limit, snapshot, now) + self.send_dummies(snapshot, now)
+        work += self.serve_host_queue(limit, snapshot, now);
+        work + self.send_dummies(snapshot, now) + self.keep_alive(snapshot, now)
     }
 
     /// Takes in what still waits in the receive rings: the program is off the interface, so that
@@ -123,7 +125,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             bell.rise();
             return;
         }
-        let busy = !self.pending.is_empty() || !self.shelf.is_empty() || self.order.is_some();
+        let waits = !self.pending.is_empty() || !self.shelf.is_empty();
+        let busy = waits || self.order.is_some() || self.silence.is_amid_pass();
         let longest = if busy { NAP } else { SLEEP };
         let bell_descriptor = bell.as_fd();
         let mut descriptors: Vec<PollFd<'_>> = self

@@ -3,12 +3,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::inbound::{Context, Item, Verdict};
-use crate::packet::protocol;
+use crate::inbound::{Context, Item, Kind, Verdict};
+use crate::ip::icmp_error::names_one_node;
+use crate::packet::{Upper, protocol};
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
+use crate::sa::peer::Place;
+use crate::sa::replay::Advance;
 use crate::sa::state::SaState;
 use crate::shape::ESP_TRAILER;
+use crate::tables::Tables;
 use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::ipv6;
@@ -24,8 +28,11 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         };
         let reserved_end = sa.published.reserved_end.load(Relaxed);
         match decide(sa, state, item.sequence, reserved_end, context.now) {
-            Ok(()) => {
+            Ok(advance) => {
                 state.count(carried(item, sa));
+                if advance == Advance::Right {
+                    follow(item, sa, context.tables, context.now);
+                }
             }
             Err(DropReason::NoReservation) => item.verdict = Verdict::Held(reserved_end),
             Err(reason) => item.verdict = Verdict::Drop(reason),
@@ -45,9 +52,28 @@ fn decide(
     sequence: u64,
     reserved_end: u64,
     now: Time,
-) -> Result<(), DropReason> {
+) -> Result<Advance, DropReason> {
     state.check_lifetime(&sa.parameters.lifetime, now)?;
-    state.accept(sequence, reserved_end).map(|_| ())
+    state.accept(sequence, reserved_end)
+}
+
+/// The newest packet so far tells where its sender is now, if it came in UDP.
+//= T160 (RFC 7296 section 2.23)
+fn follow(item: &Item<'_>, sa: &Sa, tables: &Tables, now: Time) {
+    let packet = &item.packet;
+    let (Some(peer), Kind::EspInUdp(_), Upper::Ports { source: port, .. }) =
+        (&sa.peer, item.kind, packet.upper)
+    else {
+        return;
+    };
+    let (version, address) = (packet.version, packet.source);
+    let seen = Place { address, port };
+    // No NAT writes a source that nobody can have; who did wants our packets to go astray.
+    let is_possible =
+        || port != 0 && names_one_node(version, address) && !tables.is_local(version, address);
+    if seen != peer.place() && is_possible() {
+        peer.follow(seen, now);
+    }
 }
 
 /// Length of the plaintext packet: in tunnel mode as its own header states it, 0 for what is none.

@@ -297,6 +297,14 @@ const fn is_unanswerable_v6(upper: Upper) -> bool {
     icmp::is_error_v6(kind) || kind == kind_v6::REDIRECT
 }
 
+/// Whether an address can be one node's.
+pub(crate) const fn names_one_node(version: Version, address: u128) -> bool {
+    match version {
+        Version::V4 => names_one_node_v4((address & 0xffff_ffff) as u32),
+        Version::V6 => names_one_node_v6(address),
+    }
+}
+
 /// Not "this network", loopback, multicast, reserved or broadcast (RFC 1122 §3.2.2, §3.2.1.3).
 const fn names_one_node_v4(address: u32) -> bool {
     let first = address >> 24;

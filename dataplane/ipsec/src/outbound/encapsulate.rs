@@ -9,6 +9,7 @@ use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Packet, Version, address_bits, protocol};
 use crate::sa::Sa;
 use crate::sa::association::{DontFragment, Dscp, FlowLabel, Mode, Protocol};
+use crate::sa::peer::Place;
 use crate::shape::{ESP_TRAILER, Shape};
 use crate::verdict::DropReason;
 use crate::wire::{ah, esp, udp};
@@ -64,9 +65,10 @@ fn headers(
 ) -> Result<(), DropReason> {
     let parameters = &sa.parameters;
     let total = out.len();
+    let peer = sa.peer_place();
     match parameters.mode {
         Mode::Tunnel => {
-            let mut header = outer(sa, &item.packet, seed);
+            let mut header = outer(sa, peer, &item.packet, seed);
             header.identification = item.identification;
             header.dont_fragment &= !item.fragment_outer;
             header
@@ -85,7 +87,7 @@ fn headers(
         //= T135 (RFC 3948 section 2.1)
         let header = udp::Header {
             source: encapsulation.source_port,
-            destination: encapsulation.destination_port,
+            destination: peer.port,
             length: u16::try_from(length).map_err(|_| DropReason::TooBig)?,
             checksum: 0,
         };
@@ -166,7 +168,7 @@ const fn first_protocol(sa: &Sa) -> u8 {
 
 /// The outer header, but for its identification.
 //= T58 T59 (RFC 4301 sections 5.1.2.1, 5.1.2.2)
-fn outer(sa: &Sa, inner: &Packet, seed: u64) -> tunnel_header::TunnelHeader {
+fn outer(sa: &Sa, peer: Place, inner: &Packet, seed: u64) -> tunnel_header::TunnelHeader {
     let parameters = &sa.parameters;
     let dscp = match parameters.dscp {
         Dscp::Copy => None,
@@ -184,7 +186,7 @@ fn outer(sa: &Sa, inner: &Packet, seed: u64) -> tunnel_header::TunnelHeader {
             Version::V6
         },
         source: address_bits(parameters.source),
-        destination: address_bits(parameters.destination),
+        destination: peer.address,
         protocol: first_protocol(sa),
         traffic_class: tunnel_header::traffic_class(inner.traffic_class, dscp, parameters.ecn),
         hop_limit: parameters.hop_limit,

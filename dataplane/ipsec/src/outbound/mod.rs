@@ -19,6 +19,9 @@ mod encapsulate;
 
 mod seal;
 
+// Beside the stages.
+mod keepalive;
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
@@ -237,6 +240,12 @@ pub fn select_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
 /// Second door, for what `select` left at [`Verdict::Protect`] and the caller gave its `mtu`.
 pub fn fit(batch: &mut [Item<'_>]) {
     fit::run(batch);
+}
+
+/// Writes a NAT keepalive to the peer of `sa`, from its IP header on, and says how long it is.
+/// `None` for an SA without UDP encapsulation, or where there is no room.
+pub fn keepalive(sa: &Sa, out: &mut [u8]) -> Option<usize> {
+    keepalive::write(sa, out)
 }
 
 /// Bytes that a packet may have between two SAs.

@@ -6,12 +6,11 @@ use crate::crypto::{self, SealJob, ah};
 use crate::ip::mutable::End;
 use crate::limits::BATCH;
 use crate::outbound::{Item, Verdict};
+use crate::packet::{self, checksum};
 use crate::sa::Sa;
 use crate::sa::association::Protocol;
 use crate::shape::Shape;
 use crate::verdict::DropReason;
-use crate::wire::checksum::pseudo_v6;
-use crate::wire::udp;
 
 /// What sealing needs to know of a packet that is numbered and written. Owned, so that the key's
 /// work may be done by another thread than the one that owns the SA's state.
@@ -167,7 +166,7 @@ impl<'b> Parts<'b> {
         let packet = self.destination.get_mut(..usize::from(task.length))?;
         let content = self.source.get(shape.front..task.inner.into())?;
         if sa.parameters.protocol == Protocol::Esp {
-            checksum(packet, sa, &shape);
+            complete(packet, sa);
             return Some(());
         }
         sign(packet, sa, &shape, content, task.sequence)
@@ -192,28 +191,15 @@ fn sign(packet: &mut [u8], sa: &Sa, shape: &Shape, content: &[u8], sequence: u64
     Some(())
 }
 
-/// The UDP checksum over IPv6, which covers the sealed bytes.
-//= T67 T140 (RFC 8200 section 8.1)
-fn checksum(packet: &mut [u8], sa: &Sa, shape: &Shape) {
+/// The UDP checksum over IPv6, which covers the sealed bytes. Over IPv4 there is none, and
+/// `renew` would leave it so.
+//= T67 T140 (RFC 3948 section 2.1, RFC 8200 section 8.1)
+fn complete(packet: &mut [u8], sa: &Sa) {
     let parameters = &sa.parameters;
-    let (Some(_), false) = (
-        parameters.udp_encapsulation,
-        parameters.destination.is_ipv4(),
-    ) else {
-        return;
-    };
-    let Some(datagram) = packet.get_mut(shape.front + shape.ip..) else {
-        return;
-    };
-    let length = u32::try_from(datagram.len()).unwrap_or(0);
-    let sum = pseudo_v6(
-        crate::packet::address_bits(parameters.source),
-        crate::packet::address_bits(parameters.destination),
-        crate::packet::protocol::UDP,
-        length,
-    );
-    let sum = udp::sent_checksum(sum.bytes(datagram).checksum());
-    if let Some(field) = datagram.get_mut(udp::CHECKSUM..udp::LENGTH) {
-        field.copy_from_slice(&sum.to_be_bytes());
+    if parameters.udp_encapsulation.is_some()
+        && parameters.destination.is_ipv6()
+        && let Ok(outer) = packet::parse(packet)
+    {
+        checksum::renew(packet, &outer);
     }
 }

@@ -255,11 +255,7 @@ fn enter<'a>(item: &mut Item<'a>, sas: Sas<'a>) -> Result<(), DropReason> {
 }
 
 fn addresses(sa: &Sa) -> (u128, u128) {
-    let parameters = &sa.parameters;
-    (
-        address_bits(parameters.source),
-        address_bits(parameters.destination),
-    )
+    (address_bits(sa.parameters.source), sa.peer_place().address)
 }
 
 const fn version(sa: &Sa) -> Version {

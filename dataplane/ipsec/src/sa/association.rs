@@ -1,5 +1,6 @@
 //! What is fixed about an SA, shared read-only by all workers (RFC 4301 §4.4.2.1).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU64};
@@ -8,7 +9,9 @@ use std::sync::{Arc, Mutex};
 pub use crate::crypto::suite::Protocol;
 use crate::crypto::suite::Suite;
 use crate::crypto::{KeyError, Transform};
+use crate::packet::{Version, address, address_bits};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
+use crate::sa::peer::{Peer, Place};
 use crate::sa::sequence::last_number;
 use crate::sa::state::SaState;
 use crate::secret::Secret;
@@ -128,6 +131,27 @@ pub struct SaParameters {
     pub per_worker: bool,
 }
 
+impl SaParameters {
+    /// Our end and the peer's, as configured: what is told apart by these goes one way, through a
+    /// NAT too.
+    #[must_use]
+    pub fn ends(&self) -> [Place; 2] {
+        let udp = self.udp_encapsulation;
+        let source = Place {
+            address: address_bits(self.source),
+            port: udp.map_or(0, |udp| udp.source_port),
+        };
+        let destination = Place {
+            address: address_bits(self.destination),
+            port: udp.map_or(0, |udp| udp.destination_port),
+        };
+        match self.direction {
+            Direction::Out => [source, destination],
+            Direction::In => [destination, source],
+        }
+    }
+}
+
 /// Position of an SA in every table and arena; stable while the SA lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaSlot(pub u32);
@@ -206,6 +230,11 @@ impl PathMtu {
         self.bytes.store(bytes, Relaxed);
     }
 
+    /// Forgets the estimate: the way is another one.
+    pub fn forget(&self) {
+        self.bytes.store(u16::MAX, Relaxed);
+    }
+
     /// Forgets the estimate if nothing confirmed it for `age` nanoseconds, and says whether: the
     /// first link's MTU holds again, until the next error.
     //= T62 T128 (RFC 4301 section 8.2.2, RFC 1191 section 3)
@@ -214,7 +243,7 @@ impl PathMtu {
             .learned()
             .is_some_and(|(_, heard)| now.since(heard) >= age);
         if old {
-            self.bytes.store(u16::MAX, Relaxed);
+            self.forget();
         }
         old
     }
@@ -266,6 +295,8 @@ pub struct Sa {
     pub parked: Mutex<Option<Box<SaState>>>,
     /// Counters for others to read.
     pub published: Published,
+    /// The peer, if it is followed ([`share_peers`]).
+    pub peer: Option<Arc<Peer>>,
 }
 
 impl Sa {
@@ -290,7 +321,32 @@ impl Sa {
             home: Arc::new(AtomicU16::new(NO_HOME)),
             parked: Mutex::new(None),
             published: Published::default(),
+            peer: None,
         })
+    }
+
+    /// The address of [`Self::peer_place`].
+    #[must_use]
+    pub fn peer_address(&self) -> IpAddr {
+        let version = if self.parameters.destination.is_ipv4() {
+            Version::V4
+        } else {
+            Version::V6
+        };
+        address(version, self.peer_place().address)
+    }
+
+    /// Where the peer is: as configured, or where it was followed to.
+    #[inline]
+    #[must_use]
+    pub fn peer_place(&self) -> Place {
+        match &self.peer {
+            Some(peer) => peer.place(),
+            None => {
+                let [_, peer] = self.parameters.ends();
+                peer
+            }
+        }
     }
 }
 
@@ -320,6 +376,30 @@ pub fn share_homes<'b>(sas: &mut [Sa], bundles: impl IntoIterator<Item = &'b [St
                 sa.home = Arc::clone(&home);
             }
         }
+    }
+}
+
+/// Gives the SAs whose peer is followed one [`Peer`] for each pair of ends: the `in` SAs that can
+/// tell where it is, and the `out` SAs the other way. To be called before a worker sees the SAs.
+//= T160 (RFC 7296 section 2.23): never with anti-replay off, since an old packet could move it
+pub fn share_peers(sas: &mut [Sa]) {
+    let news = Arc::default();
+    let mut peers: HashMap<(bool, [Place; 2]), Arc<Peer>> = HashMap::new();
+    let key = |sa: &Sa| (sa.parameters.destination.is_ipv4(), sa.parameters.ends());
+    let (inbound, outbound): (Vec<_>, Vec<_>) = sas
+        .iter_mut()
+        .filter(|sa| sa.parameters.follow_peer && sa.parameters.udp_encapsulation.is_some())
+        .partition(|sa| sa.parameters.direction == Direction::In);
+    for sa in inbound {
+        let (version, ends @ [_, place]) = key(sa);
+        if sa.parameters.replay_window > 0 {
+            let new = || Arc::new(Peer::new(place, Arc::clone(&news)));
+            let peer = peers.entry((version, ends)).or_insert_with(new);
+            sa.peer = Some(Arc::clone(peer));
+        }
+    }
+    for sa in outbound {
+        sa.peer = peers.get(&key(sa)).cloned();
     }
 }
 

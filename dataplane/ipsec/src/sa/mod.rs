@@ -9,6 +9,8 @@ pub mod sequence;
 
 pub mod state;
 
+pub mod peer;
+
 pub mod association;
 
 pub mod database;

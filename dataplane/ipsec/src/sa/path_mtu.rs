@@ -116,12 +116,17 @@ impl Report {
         }
     }
 
-    /// True when the quoted packet is one that `sa`, found by [`Self::key`], has just sent.
+    /// True when the quoted packet is one that `sa` has just sent to where its peer is now.
     //= T65 (RFC 4301 section 8.2.1)
     #[must_use]
     pub fn is_about(&self, sa: &Sa) -> bool {
         let parameters = &sa.parameters;
+        let sent = Key {
+            destination: sa.peer_place().address,
+            ..Key::of(sa)
+        };
         parameters.direction == Direction::Out
+            && sent == self.key
             && address_bits(parameters.source) == self.source
             && parameters.udp_encapsulation.is_some() == self.in_udp
             && self.is_recent(sa.published.sequence.load(Relaxed))

@@ -15,7 +15,7 @@ use ipsec::policy::{
     Action, AddressRange, AddressSelector, Memory, PolicyParameters, Selector, TcpMss,
 };
 use ipsec::sa::association::{
-    Direction, DontFragment, Dscp, FlowLabel, Mode, Protocol, SaParameters,
+    Direction, DontFragment, Dscp, FlowLabel, Mode, Protocol, SaParameters, share_peers,
 };
 use ipsec::sa::database::Sad;
 use ipsec::sa::lifetime::Lifetime;
@@ -164,7 +164,7 @@ impl Gateway {
         policies: &[PolicyParameters],
         local: &[&str],
     ) -> Self {
-        let sas: Vec<Arc<Sa>> = (0..)
+        let mut sas: Vec<Sa> = (0..)
             .zip(sas)
             .map(|(slot, parameters)| {
                 let start = Start::after(parameters.sequence);
@@ -172,9 +172,11 @@ impl Gateway {
                 let sa = Sa::new(SaSlot(slot), parameters, 0x0123_4567_89ab_cdef).unwrap();
                 *sa.parked.lock().unwrap() = Some(Box::new(state));
                 sa.published.reserved_end.store(u64::MAX, Relaxed);
-                Arc::new(sa)
+                sa
             })
             .collect();
+        share_peers(&mut sas);
+        let sas: Vec<Arc<Sa>> = sas.into_iter().map(Arc::new).collect();
         let local: LocalAddresses = local.iter().map(|text| ip(text)).collect();
         let sad = Sad::new(&sas).unwrap();
         let tables = Tables::new(sad, policies, local, Unmatched::Discard).unwrap();

@@ -10,6 +10,7 @@ mod transport;
 
 mod packets;
 
+mod moving;
 mod peers;
 mod round_trip;
 

@@ -68,7 +68,7 @@ impl Feed {
         while left > 0 {
             left -= self.0.worker.serve(port, left, &self.0.snapshot, now);
         }
-        self.0.worker.end_round(&self.0.snapshot, now);
+        self.0.end(now);
         taken
     }
 
