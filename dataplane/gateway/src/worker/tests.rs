@@ -31,6 +31,7 @@ use crate::worker::{Lane, Worker, WorkerSettings};
 
 mod alternatives;
 mod fragments;
+mod keepalives;
 
 const WAN: usize = 0;
 const LAN: usize = 1;
