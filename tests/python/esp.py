@@ -8,9 +8,10 @@ import algorithms
 import headers
 from scapy.compat import raw
 from scapy.layers.inet import IP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, in6_chksum
 from scapy.layers.ipsec import ESP, SecurityAssociation, _ESPPlain, zero_mutable_fields
 
+UDP_NUMBER = 17
 ESP_NUMBER = 50
 AH_NUMBER = 51
 AH_LENGTH = 12
@@ -28,6 +29,34 @@ def spi(packet):
     if protocol not in (ESP_NUMBER, AH_NUMBER):
         return None
     return struct.unpack_from("!L", packet, at + (4 if protocol == AH_NUMBER else 0))[0]
+
+
+def udp_checksum(packet, at):
+    """What RFC 3948 and RFC 8200 want in the UDP header at `at` of a packet."""
+    if packet[0] >> 4 == 4:
+        return 0
+    datagram = packet[at : at + 6] + b"\0\0" + packet[at + 8 :]
+    return in6_chksum(UDP_NUMBER, IPv6(packet[:40]), datagram) or 0xFFFF
+
+
+def into_udp(packet, ports, craft):
+    """A packet of ESP, in UDP. `craft` may want another `checksum`."""
+    _, at, named = headers.walk(packet)
+    udp = struct.pack("!HHHH", *ports, 8 + len(packet) - at, 0)
+    packet = headers.refit(packet[:at], named, UDP_NUMBER, udp + packet[at:])
+    checksum = craft.get("checksum", udp_checksum(packet, at))
+    return packet[: at + 6] + struct.pack("!H", checksum) + packet[at + 8 :]
+
+
+def out_of_udp(packet):
+    """(the ESP packet in a whole packet of UDP, its ports, whether its checksum is as it should be);
+    None for anything else."""
+    protocol, at, named = headers.walk(packet)
+    if protocol != UDP_NUMBER or len(packet) < at + 16 or not any(packet[at + 8 : at + 12]):
+        return None
+    *ports, length, checksum = struct.unpack_from("!HHHH", packet, at)
+    right = length == len(packet) - at and checksum == udp_checksum(packet, at)
+    return headers.refit(packet[:at], named, ESP_NUMBER, packet[at + 8 :]), ports, right
 
 
 class Sa:
@@ -172,8 +201,8 @@ class Sa:
     def seal(self, inner, craft):
         """An outer packet around `inner`. `craft` gives the number and, to build what a correct
         sender never sends, `next_header`, `tail`, `padding` (hex), `padding_length`, `flip`,
-        `longer` (bytes of AH behind its ICV), `unit` (its alignment), `reserved`, and the outer
-        `traffic_class`."""
+        `longer` (bytes of AH behind its ICV), `unit` (its alignment), `reserved`, the outer
+        `traffic_class`, and of an SA in UDP `ports` (false: bare) and `checksum`."""
         ahead, named, next_header, content = self.outer(inner, craft)
         next_header = craft.get("next_header", next_header)
         content += bytes.fromhex(craft.get("tail", ""))
@@ -182,7 +211,9 @@ class Sa:
         sealed = self.seal_esp(next_header, content, craft)
         if craft.get("flip"):
             sealed = sealed[:-1] + bytes([sealed[-1] ^ 1])
-        return headers.refit(ahead, named, ESP_NUMBER, sealed)
+        bare = headers.refit(ahead, named, ESP_NUMBER, sealed)
+        ports = craft.get("ports", self.facts["udp"])
+        return into_udp(bare, ports, craft) if ports else bare
 
     def seal_ah(self, ahead, named, next_header, content, craft):
         """AH between headers and content."""

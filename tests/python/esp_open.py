@@ -1,7 +1,8 @@
 """esp_open.py SAS CAPTURE OUTPUT: opens every ESP and AH packet of a capture by scapy and the keys.
 
 Prints one JSON document: how many frames were ESP or AH, neighbour resolution or anything else, how
-many of them failed, whether a (key, IV) pair came twice, and whether numbers grew strictly."""
+many of them failed, whether a (key, IV) pair came twice, whether numbers grew strictly, and of what
+came in UDP the ports and how many checksums were wrong."""
 
 import json
 import sys
@@ -59,7 +60,8 @@ def main(keys, source, target):
     sas, pieces, seen, last, out = esp.load(keys), {}, set(), {}, []
     report = {"frames": 0, "esp": 0, "neighbor": 0, "failed": 0, "repeated": 0, "disorder": 0,
               "fragments": 0, "dummies": 0, "other": 0, "other_index": [], "index": [],
-              "sequences": {}}
+              "sequences": {}, "ports": [], "checksum": 0}
+    in_udp = any(sa.facts["udp"] for sa in sas.values())
     for index, (seconds, micros, frame) in enumerate(captures.read(source)):
         report["frames"] += 1
         if is_neighbor(frame):
@@ -67,12 +69,23 @@ def main(keys, source, target):
             continue
         packet = frame[ETHERNET:]
         ip = frame[12:14] in (b"\x08\x00", b"\x86\xdd")
-        if not ip or headers.walk(packet)[0] not in (50, 51):
+        protocol = headers.walk(packet)[0] if ip else None
+        if protocol == esp.UDP_NUMBER and in_udp:
+            packet = headers.whole(packet, pieces)
+            bare = packet and esp.out_of_udp(packet)
+            if bare:
+                packet, ports, right = bare
+                report["checksum"] += not right
+                if ports not in report["ports"]:
+                    report["ports"].append(ports)
+            if bare or packet is None:
+                protocol = esp.ESP_NUMBER
+        if protocol not in (esp.ESP_NUMBER, esp.AH_NUMBER):
             report["other"] += 1
             report["other_index"].append(index)
             continue
         report["esp"] += 1
-        packet = headers.whole(packet, pieces)
+        packet = packet and headers.whole(packet, pieces)
         if packet is None:
             report["fragments"] += 1
             continue

@@ -91,6 +91,8 @@ pub struct Sa {
     pub suite: Suite,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// Source and destination port of the UDP that ESP travels in, if it does.
+    pub udp: Option<[u16; 2]>,
     /// Further lines of the table, such as `replay_window = 1024`.
     pub extra: Vec<String>,
     encryption_key: Vec<u8>,
@@ -118,6 +120,7 @@ impl Sa {
             destination: to.wan[outer.index()].to_owned(),
             suite,
             esn: false,
+            udp: None,
             extra: Vec::new(),
             encryption_key: bytes(0x5e, suite.encryption_key_bytes),
             integrity_key: bytes(0xa1, suite.integrity_key_bytes),
@@ -166,6 +169,7 @@ impl Sa {
             "iv_bytes": self.suite.iv_bytes,
             "icv_bytes": self.suite.icv_bytes,
             "esn": self.esn,
+            "udp": self.udp,
         })
     }
 }
@@ -210,6 +214,11 @@ impl Config {
         if !sa.suite.integrity.is_empty() {
             lines.push(text("integrity", sa.suite.integrity));
             lines.push(text("integrity_key", &hex(&sa.integrity_key)));
+        }
+        if let Some([source, destination]) = sa.udp {
+            lines.push(format!(
+                "udp_encapsulation = {{ source_port = {source}, destination_port = {destination} }}"
+            ));
         }
         lines.extend_from_slice(&sa.extra);
         self.table("[[sa]]", &lines)

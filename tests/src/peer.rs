@@ -23,7 +23,8 @@ pub struct Opened {
     pub inner: Vec<Frame>,
     /// Index into the capture of each inner packet.
     pub index: Vec<usize>,
-    /// The whole report: `esp`, `neighbor`, `other`, `failed`, `repeated`, `sequences`, `dummies`.
+    /// The whole report: `esp`, `neighbor`, `other`, `failed`, `repeated`, `sequences`, `dummies`,
+    /// and of what came in UDP `ports` and `checksum`, how many were wrong.
     pub report: Value,
 }
 
@@ -66,7 +67,8 @@ pub fn seal(sa: &Sa, first: u64, frames: &[Frame], directory: &Path) -> Result<V
 }
 
 /// Seals each packet as the object beside it says: its `number`, and what to get wrong on purpose
-/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `longer`, `traffic_class`).
+/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `longer`, `traffic_class`); of an SA
+/// in UDP also its `ports` (false: bare) and `checksum`.
 ///
 /// # Errors
 /// When the script fails.
