@@ -267,6 +267,8 @@ fn read_nat<'d>(
     }
     let udp_encapsulation = encapsulated.as_ref().and_then(|entry| entry.table(found));
     let udp_encapsulation = udp_encapsulation.map(|ports| read_encapsulation(found, ports));
+    //= exception T136: without IKE nobody detects a NAT, so the default is no keepalives, not one
+    //= after 20 seconds
     let mut keepalive_seconds = 0;
     if let Some(entry) = table.take(found, "keepalive_seconds") {
         keepalive_seconds = entry.number(found, 0..=u32::MAX).unwrap_or(0);

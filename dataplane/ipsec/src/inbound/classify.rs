@@ -69,6 +69,7 @@ fn decide(source: &[u8], packet: &Packet, tables: &Tables) -> Result<Class, Drop
 
 /// A whole UDP datagram: perhaps ESP, IKE or a keepalive on a port of ours.
 //= T67 (RFC 3948 sections 2.1 to 2.3)
+//= T140 (RFC 6935 section 5): these ports take datagrams without a checksum
 fn encapsulated(ip: &[u8], packet: &Packet, tables: &Tables) -> Result<Class, DropReason> {
     let start = packet.upper_offset;
     let Some(datagram) = ip.get(usize::from(start)..usize::from(packet.length)) else {

@@ -79,6 +79,12 @@ impl Peer {
         }
     }
 
+    /// The peer as [`Self::new`] makes it. For whoever owns every worker: none may look meanwhile.
+    pub fn restart(&self, place: Place) {
+        self.places[0].store(place);
+        self.moves.store(0, Relaxed);
+    }
+
     /// Where it is.
     #[inline]
     #[must_use]

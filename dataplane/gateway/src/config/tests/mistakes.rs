@@ -269,14 +269,15 @@ fn files_that_cannot_be_read_are_one_line() {
 fn what_is_not_built_is_told_with_its_line() {
     let text = edited(&[
         "3: keys = \"kernel\"|metrics = \"127.0.0.1:9469\"",
-        "24+ udp_encapsulation = {}|keepalive_seconds = 20|per_worker = true",
+        "22: destination = \"239.1.2.3\"",
+        "24+ udp_encapsulation = {}|keepalive_seconds = 20",
     ]);
     let config = read(&text, Purpose::Check).unwrap();
     let told: Vec<String> = not_built(&config).iter().map(ToString::to_string).collect();
     let expected = [
         "base.toml:3: keys: not built in this version (file)",
         "base.toml:4: metrics: not built in this version (leave it out)",
-        "base.toml:28: per_worker: not built in this version (false)",
+        "base.toml:23: destination: not built in this version (a unicast address)",
     ];
     assert_eq!(told, expected);
 }

@@ -1,6 +1,7 @@
 //! The pipeline of `replay` without capture files: frames go in from memory, one or a burst at a
 //! time, and what comes out is taken from memory. For fuzzing, and for tests of many packets.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipsec::sa::association::NO_HOME;
@@ -42,7 +43,12 @@ impl Feed {
         for (sa, start) in pipeline.sas.iter().zip(&pipeline.starts) {
             sa.home.store(NO_HOME, Ordering::Release);
             assembly::park(sa, start, Time(0))?;
+            let [_, place] = sa.parameters.ends();
+            if let Some(peer) = &sa.peer {
+                peer.restart(place);
+            }
         }
+        pipeline.snapshot.tables = Arc::new(pipeline.snapshot.tables.with_moved_peers());
         let lanes = pipeline.worker.lanes_mut().iter_mut();
         let ports = lanes.map(|lane| std::mem::replace(&mut lane.port, MemoryPort::new(0, 0)));
         let ports = ports.collect();
