@@ -49,8 +49,8 @@ def into_udp(packet, ports, craft):
 
 
 def out_of_udp(packet):
-    """(the ESP packet in a whole packet of UDP, its ports, whether its checksum is as it should be);
-    None for anything else."""
+    """(the ESP packet in a whole packet of UDP, its ports, whether its checksum is right); None for
+    anything else."""
     protocol, at, named = headers.walk(packet)
     if protocol != UDP_NUMBER or len(packet) < at + 16 or not any(packet[at + 8 : at + 12]):
         return None

@@ -67,8 +67,8 @@ pub fn seal(sa: &Sa, first: u64, frames: &[Frame], directory: &Path) -> Result<V
 }
 
 /// Seals each packet as the object beside it says: its `number`, and what to get wrong on purpose
-/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `longer`, `traffic_class`); of an SA
-/// in UDP also its `ports` (false: bare) and `checksum`.
+/// (`next_header`, `tail`, `padding`, `padding_length`, `flip`, `longer`, `traffic_class`); of an
+/// SA in UDP also its `ports` (false: bare) and `checksum`.
 ///
 /// # Errors
 /// When the script fails.

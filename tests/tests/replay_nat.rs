@@ -1,6 +1,6 @@
-//! Goal: a peer behind a NAT is followed by its newest authentic packet and by nothing else, and what
-//! transport mode carries through a NAT arrives with right checksums. Method: `replay`; scapy seals,
-//! the test is the NAT.
+//! Goal: a peer behind a NAT is followed by its newest authentic packet and by nothing else, and
+//! what transport mode carries through a NAT arrives with right checksums. Method: `replay`; scapy
+//! seals, the test is the NAT.
 
 use std::net::IpAddr;
 

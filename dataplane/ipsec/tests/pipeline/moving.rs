@@ -31,8 +31,8 @@ fn place((address, port): (&str, u16)) -> Place {
     }
 }
 
-/// Two gateways with an SA each way in UDP; the second one's SAs as `change` has them. The first one
-/// is the one behind the NAT.
+/// Two gateways with an SA each way in UDP; the second one's SAs as `change` has them. The first
+/// one is the one behind the NAT.
 fn duplex(ends: [&str; 2], change: impl Fn(&mut SaParameters)) -> [Gateway; 2] {
     let make = |own: &str, peer: &str, ports: [u16; 2], spis: [u32; 2], second: bool| {
         let [own_port, peer_port] = ports;
@@ -266,7 +266,9 @@ fn transport_mode_follows_port_and_address() {
     let [_, mut b] = duplex([A, B], |it| it.mode = Mode::Transport);
     let there = between(A, B, 60).bytes();
     let seal = |a: &mut Gateway| {
-        let (verdict, sealed) = a.outbound(&[there.clone()], 1500, true).remove(0);
+        let (verdict, sealed) = a
+            .outbound(std::slice::from_ref(&there), 1500, true)
+            .remove(0);
         assert!(matches!(verdict, Out::Sealed(_)), "{verdict:?}");
         sealed
     };
