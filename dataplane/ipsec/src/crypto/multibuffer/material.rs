@@ -1,19 +1,26 @@
 //! What AES-GCM makes of a key before the first packet: round keys and powers of the hash key.
 
 use core::arch::x86_64::{
-    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_cvtsi128_si32,
-    _mm_set1_epi32, _mm_setzero_si128, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm_xor_si128,
+    __m128i, __m256i, __m512i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128,
+    _mm_cvtsi128_si32, _mm_set1_epi32, _mm_setzero_si128, _mm_xor_si128,
 };
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::block::{BLOCK, POLYNOMIAL, Products, load, store};
+use super::block::{BLOCK, load, store};
+use super::field::{POLYNOMIAL, Sum};
+use super::registers::{Cpu, Lanes};
 
 /// Round keys of AES-256; shorter keys have fewer.
-const ROUND_KEYS: usize = 15;
+pub(super) const ROUND_KEYS: usize = 15;
 
-/// Powers of the hash key: eight blocks of a stride, one of associated data, one of lengths.
-pub(super) const POWERS: usize = 10;
+/// Room for the powers of the hash key, and behind them either the sums of their halves or zeros:
+/// registers of four blocks read up to two places behind the first power.
+const POWERS: usize = 23;
+
+const _: () = assert!(<__m128i as Lanes>::POWERS * 2 <= POWERS);
+const _: () = assert!(<__m256i as Lanes>::POWERS * 2 <= POWERS);
+const _: () = assert!(<__m512i as Lanes>::POWERS + 2 <= POWERS);
 
 /// Round keys alone, in the order in which they are used.
 pub(super) type RoundKeys<const KEYS: usize> = [[u8; BLOCK]; KEYS];
@@ -33,10 +40,10 @@ pub(super) const fn rounds(key_length: usize) -> Option<usize> {
 #[repr(C, align(64))]
 pub(super) struct Material {
     pub round_keys: [[u8; BLOCK]; ROUND_KEYS],
-    /// H¹⁰ … H¹, each times x, bytes reversed.
+    /// As many powers of the hash key as registers `V` take ([`Lanes::POWERS`]), the first one
+    /// last, each times x, bytes reversed. Behind them, if [`Lanes::KEEPS_SUMS`], the sum of each
+    /// one's halves, in both halves.
     pub powers: [[u8; BLOCK]; POWERS],
-    /// Of each power the sum of its halves, in both halves.
-    pub folded: [[u8; BLOCK]; POWERS],
 }
 
 impl Material {
@@ -44,14 +51,13 @@ impl Material {
         Self {
             round_keys: [[0; BLOCK]; ROUND_KEYS],
             powers: [[0; BLOCK]; POWERS],
-            folded: [[0; BLOCK]; POWERS],
         }
     }
 
-    /// Fills in what a key of 16, 24 or 32 bytes gives; other lengths are the caller's mistake and
-    /// give something useless.
+    /// Fills in what a key of 16, 24 or 32 bytes gives to kernels with registers `V`; other lengths
+    /// are the caller's mistake and give something useless.
     #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
-    pub(super) fn fill(&mut self, key: &[u8]) {
+    pub(super) fn fill<V: Lanes>(&mut self, key: &[u8]) {
         expand(&mut self.round_keys, key);
         let hash_key = match rounds(key.len()) {
             Some(10) => encrypted::<10>(self, _mm_setzero_si128()),
@@ -68,11 +74,16 @@ impl Material {
         element.zeroize();
         bytes.zeroize();
 
+        // SAFETY: this function's features are those of registers of one block.
+        let cpu = unsafe { Cpu::<__m128i>::proven() };
+        let (powers, behind) = self.powers.split_at_mut(V::POWERS);
         let mut power = first;
-        for (place, folded) in self.powers.iter_mut().zip(&mut self.folded).rev() {
+        for (index, place) in powers.iter_mut().enumerate().rev() {
             store(place, power);
-            store(folded, halves(power));
-            power = Products::of(power, first, halves(first)).reduced();
+            if V::KEEPS_SUMS {
+                store(&mut behind[index], power.xor(power.swapped()));
+            }
+            power = Sum::of(power, (first, first.xor(first.swapped()))).reduced(cpu);
         }
     }
 }
@@ -112,14 +123,6 @@ pub(super) fn expand(round_keys: &mut [[u8; BLOCK]], key: &[u8]) {
 fn substituted(word: u32) -> u32 {
     let words = _mm_aeskeygenassist_si128::<0>(_mm_set1_epi32(word.cast_signed()));
     _mm_cvtsi128_si32(words).cast_unsigned()
-}
-
-/// The sum of both halves, in both.
-#[inline]
-#[target_feature(enable = "sse2")]
-fn halves(power: __m128i) -> __m128i {
-    let sum = _mm_xor_si128(power, _mm_unpackhi_epi64(power, power));
-    _mm_shuffle_epi32::<0b0100_0100>(sum)
 }
 
 /// One block through the cipher.

@@ -6,13 +6,16 @@
 //! once ([`Form::chosen`]); the build itself asks for no more than x86-64. No branch and no address
 //! depends on a key or a text. Where a CPU has no form, the callers' libraries serve.
 //!
-//! **Unsafe code.** Four things need it: the call of a function for CPUs with certain features from
-//! one without (a [`Form`] or a [`Sha`] exists only where the CPU has its features); the loads and
-//! stores of whole registers (`block.rs`: behind references of the right length); the order of
+//! **Unsafe code.** Five things need it: the call of a function for CPUs with certain features
+//! from one without (a [`Form`] or a [`Sha`] exists only where the CPU has its features);
+//! instructions of such CPUs in code for any width of registers (`registers.rs`: a value of a
+//! register type stems from a proof that they are there); the loads and stores of whole registers
+//! (`block.rs`: behind references of the right length; `text.rs`, `registers.rs`, `fours.rs` and
+//! `kernel.rs`: within a text whose bounds `gcm.rs` took from slices, once a packet); the order of
 //! instructions (`block.rs`: an assembly block without any); and CBC's sixteen packets at once,
 //! which are pointers, since their slices' lengths would have to be asked for with every block
-//! (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs` and `cbc_aesni.rs` read
-//! and write there). All other kernels are safe functions on slices.
+//! (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs` and `cbc_aesni.rs`
+//! read and write there). Other kernels are safe functions on slices.
 #![expect(
     unsafe_code,
     reason = "vector registers are loaded, and CPU features asked for, by unsafe means only"
@@ -20,11 +23,17 @@
 
 mod block;
 
+mod text;
+
+mod registers;
+
+mod fours;
+
+mod field;
+
 mod material;
 
-mod aesni;
-
-mod vaes;
+mod kernel;
 
 mod gcm;
 

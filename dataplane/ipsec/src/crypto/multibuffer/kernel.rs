@@ -1,0 +1,402 @@
+//! AES-GCM of one packet, in any width of registers.
+//!
+//! The block that hides the tag, the text's blocks and the padding of the last one fill registers
+//! one after the other: the hiding block's place in the hash is that of the associated data, so
+//! that AES and GHASH see the same lanes. Registers go in groups; the last group, which has what
+//! is left, is a short packet's only one. Each lane of a register sums up its own blocks until the
+//! end, so that a group costs one reduction and no exchange between lanes. Nothing in a group but
+//! the hash waits for the group before, and nothing in a packet for the packet before: the CPU
+//! overlaps them.
+
+use core::arch::x86_64::{__m128i, _mm_set_epi64x};
+
+use super::block::{BLOCK, load};
+use super::field::Sum;
+use super::material::{Material, ROUND_KEYS};
+use super::registers::{Cpu, Lanes};
+use super::text::Text;
+
+/// What a packet brings besides its text.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    /// The counter block with the counter at zero.
+    pub nonce: __m128i,
+    /// The associated data, bytes reversed, zeros behind.
+    pub data: __m128i,
+    /// Bytes of it.
+    pub data_length: usize,
+}
+
+/// What a kernel works with on one packet.
+struct Work<'a, V> {
+    cpu: Cpu<V>,
+    material: &'a Material,
+    head: &'a Head,
+    text: Text,
+    /// The counter block with the counter at zero, after the first round key.
+    nonce: V,
+}
+
+/// How far a packet is.
+#[derive(Clone, Copy)]
+struct Progress<V> {
+    /// Blocks that are done, the hiding one included.
+    blocks: usize,
+    /// The hash so far, a sum in each lane that wants to be added to the next register.
+    sum: V,
+    /// What hides the tag.
+    hiding: __m128i,
+}
+
+/// Encrypts or, with `OPENS`, decrypts a text in groups of `GROUP` registers; answers its tag.
+///
+/// # Safety
+/// The promises of `text` hold, and nothing of it was written yet.
+#[inline(always)]
+pub(super) unsafe fn crypt<V, const ROUNDS: usize, const GROUP: usize, const OPENS: bool>(
+    cpu: Cpu<V>,
+    material: &Material,
+    head: &Head,
+    mut text: Text,
+) -> __m128i
+where
+    V: Lanes,
+{
+    let blocks = 1 + text.length.div_ceil(BLOCK);
+    let registers = blocks.div_ceil(V::COUNT);
+    if registers <= GROUP + 1 {
+        // SAFETY: the caller's promise.
+        let work = unsafe { Work::new::<OPENS>(cpu, material, head, text) };
+        // SAFETY: the caller's promise, and all of the text is left.
+        return unsafe { work.short::<ROUNDS, OPENS>(registers) };
+    }
+    // As many whole groups as leave two registers or more: one would have fewer lanes with blocks
+    // than there are sums.
+    let groups = (registers - 2) / GROUP;
+    if !OPENS && groups * GROUP * V::COUNT * BLOCK > text.payload + BLOCK {
+        // Much stands behind a short payload.
+        let (source, payload) = (text.source, text.payload);
+        // SAFETY: the payload's bytes go where the text goes, and the two buffers are two.
+        unsafe { source.copy_to_nonoverlapping(text.destination, payload) };
+        (text.source, text.payload) = (text.destination.cast_const(), text.length);
+    }
+    // SAFETY: the caller's promise.
+    let work = unsafe { Work::new::<OPENS>(cpu, material, head, text) };
+    // SAFETY: the caller's promise, and the payload reaches the end of all groups.
+    let progress = unsafe { work.groups::<ROUNDS, GROUP, OPENS>(groups) };
+    // SAFETY: the caller's promise, and so many registers are left.
+    unsafe { work.long::<ROUNDS, OPENS>(progress, registers - groups * GROUP) }
+}
+
+/// Counter blocks, ready for the second round, in registers.
+type Blocks<V, const N: usize> = [V; N];
+
+impl<'a, V: Lanes> Work<'a, V> {
+    /// # Safety
+    /// The promises of `text` hold, and nothing of it was written yet.
+    #[inline(always)]
+    unsafe fn new<const OPENS: bool>(
+        cpu: Cpu<V>,
+        material: &'a Material,
+        head: &'a Head,
+        text: Text,
+    ) -> Self {
+        if !OPENS {
+            // SAFETY: the caller's promise.
+            unsafe { V::join(cpu, text) };
+        }
+        let first_key = V::splat(cpu, load(&material.round_keys[0]));
+        Self {
+            cpu,
+            material,
+            head,
+            text,
+            nonce: V::splat(cpu, head.nonce).xor(first_key),
+        }
+    }
+
+    /// The `N` registers of counter blocks from `counter` on, through the cipher.
+    #[inline(always)]
+    fn stream<const ROUNDS: usize, const N: usize>(&self, counter: usize) -> Blocks<V, N> {
+        let keys: &[_; ROUND_KEYS] = &self.material.round_keys;
+        let mut blocks = [self.nonce; N];
+        let first = self.number(counter).plus(V::numbers(self.cpu));
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let counter = first.plus(self.number(index * V::COUNT));
+            *block = block.xor(counter.reversed(self.cpu));
+        }
+        for key in &keys[1..ROUNDS] {
+            let key = V::splat(self.cpu, load(key));
+            for block in &mut blocks {
+                *block = block.round(key);
+            }
+        }
+        let key = V::splat(self.cpu, load(&keys[ROUNDS]));
+        for block in &mut blocks {
+            *block = block.last_round(key);
+        }
+        blocks
+    }
+
+    /// A small number in the lowest 32 bits of each lane.
+    #[inline(always)]
+    fn number(&self, number: usize) -> V {
+        // SAFETY: SSE2 is x86-64.
+        let block = unsafe { _mm_set_epi64x(0, (number as u64).cast_signed()) };
+        V::splat(self.cpu, block)
+    }
+
+    /// A power of the hash key in every lane, and the sum of its halves.
+    #[inline(always)]
+    fn power(&self, power: usize) -> (V, V) {
+        self.factor(V::POWERS - power, |index| {
+            V::splat(self.cpu, load(&self.material.powers[index]))
+        })
+    }
+
+    /// A power of the hash key, in each lane the next lower one, and the sums of their halves.
+    #[inline(always)]
+    fn powers(&self, highest: usize) -> (V, V) {
+        self.factor(V::POWERS - highest, |index| {
+            let powers = &self.material.powers[index..index + V::COUNT];
+            // SAFETY: so many blocks follow.
+            unsafe { V::load::<false>(self.cpu, powers.as_ptr().cast()) }
+        })
+    }
+
+    #[inline(always)]
+    fn factor(&self, index: usize, load: impl Fn(usize) -> V) -> (V, V) {
+        let power = load(index);
+        if V::KEEPS_SUMS {
+            (power, load(V::POWERS + index))
+        } else {
+            (power, power.xor(power.swapped()))
+        }
+    }
+
+    /// The hash over one more group.
+    #[inline(always)]
+    fn hashed<const GROUP: usize>(&self, sum: V, group: [V; GROUP]) -> V {
+        let mut total = Sum::of(group[0].xor(sum), self.power(GROUP * V::COUNT));
+        for (index, block) in group.into_iter().enumerate().skip(1) {
+            total = total.plus(Sum::of(block, self.power((GROUP - index) * V::COUNT)));
+        }
+        total.reduced(self.cpu)
+    }
+
+    /// All whole groups.
+    ///
+    /// # Safety
+    /// The promises of the text hold; the payload reaches to the end of the groups.
+    #[inline(always)]
+    unsafe fn groups<const ROUNDS: usize, const GROUP: usize, const OPENS: bool>(
+        &self,
+        groups: usize,
+    ) -> Progress<V> {
+        let mut progress = Progress {
+            blocks: 0,
+            sum: V::zero(self.cpu),
+            hiding: self.head.data,
+        };
+        // SAFETY: the caller's promise.
+        let mut last = unsafe { self.group::<ROUNDS, GROUP, OPENS, true>(&mut progress) };
+        for _ in 1..groups {
+            progress.sum = self.hashed(progress.sum, last);
+            // SAFETY: the caller's promise.
+            last = unsafe { self.group::<ROUNDS, GROUP, OPENS, false>(&mut progress) };
+        }
+        progress.sum = self.hashed(progress.sum, last);
+        progress
+    }
+
+    /// One group through the cipher; its cipher text, ready to be hashed.
+    ///
+    /// # Safety
+    /// As [`Self::groups`].
+    #[inline(always)]
+    unsafe fn group<
+        const ROUNDS: usize,
+        const GROUP: usize,
+        const OPENS: bool,
+        const FIRST: bool,
+    >(
+        &self,
+        progress: &mut Progress<V>,
+    ) -> [V; GROUP] {
+        let stream = self.stream::<ROUNDS, GROUP>(progress.blocks + 1);
+        if FIRST {
+            progress.hiding = stream[0].first();
+        }
+        let mut hashed = stream;
+        for (index, hashed) in hashed.iter_mut().enumerate() {
+            let place = (progress.blocks + index * V::COUNT) * BLOCK;
+            let from = self.text.source.wrapping_add(place).wrapping_sub(BLOCK);
+            let to = self
+                .text
+                .destination
+                .wrapping_add(place)
+                .wrapping_sub(BLOCK);
+            let behind = FIRST && index == 0;
+            let read = if behind {
+                // SAFETY: the caller's promise; the first lane lies in front of the text.
+                unsafe { V::load::<true>(self.cpu, from) }
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { V::load::<false>(self.cpu, from) }
+            };
+            let written = read.xor(*hashed);
+            if behind {
+                // SAFETY: the caller's promise; the first lane lies in front of the text.
+                unsafe { written.store::<true>(to) };
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { written.store::<false>(to) };
+            }
+            let cipher_text = if OPENS { read } else { written };
+            *hashed = cipher_text.reversed(self.cpu);
+        }
+        if FIRST {
+            hashed[0] = hashed[0].with_first(self.head.data);
+        }
+        progress.blocks += GROUP * V::COUNT;
+        hashed
+    }
+
+    /// A packet of so many registers, at most one more than a group has.
+    ///
+    /// # Safety
+    /// The promises of the text hold, and it was joined.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one call for each number of registers"
+    )]
+    #[inline(always)]
+    unsafe fn short<const ROUNDS: usize, const OPENS: bool>(&self, registers: usize) -> __m128i {
+        let progress = Progress {
+            blocks: 0,
+            sum: V::zero(self.cpu),
+            hiding: self.head.data,
+        };
+        // SAFETY: the caller's promise; these are all registers.
+        unsafe {
+            match registers {
+                1 if V::COUNT > 1 => self.end::<ROUNDS, 1, OPENS, true>(progress),
+                2 => self.end::<ROUNDS, 2, OPENS, true>(progress),
+                3 => self.end::<ROUNDS, 3, OPENS, true>(progress),
+                4 => self.end::<ROUNDS, 4, OPENS, true>(progress),
+                5 => self.end::<ROUNDS, 5, OPENS, true>(progress),
+                6 if V::GROUP > 4 => self.end::<ROUNDS, 6, OPENS, true>(progress),
+                7 if V::GROUP > 5 => self.end::<ROUNDS, 7, OPENS, true>(progress),
+                _ => self.head.data,
+            }
+        }
+    }
+
+    /// The end of a packet behind its groups, of 2 to one more than `GROUP` registers.
+    ///
+    /// # Safety
+    /// The promises of the text hold, and it was joined.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one call for each number of registers"
+    )]
+    #[inline(always)]
+    unsafe fn long<const ROUNDS: usize, const OPENS: bool>(
+        &self,
+        progress: Progress<V>,
+        registers: usize,
+    ) -> __m128i {
+        // SAFETY: the caller's promise; these are all registers that are left.
+        unsafe {
+            match registers {
+                2 => self.end::<ROUNDS, 2, OPENS, false>(progress),
+                3 => self.end::<ROUNDS, 3, OPENS, false>(progress),
+                4 => self.end::<ROUNDS, 4, OPENS, false>(progress),
+                5 => self.end::<ROUNDS, 5, OPENS, false>(progress),
+                6 if V::GROUP > 4 => self.end::<ROUNDS, 6, OPENS, false>(progress),
+                7 if V::GROUP > 5 => self.end::<ROUNDS, 7, OPENS, false>(progress),
+                _ => self.head.data,
+            }
+        }
+    }
+
+    /// The last `N` registers, the first of them the packet's with `FIRST`; the tag.
+    ///
+    /// # Safety
+    /// The promises of the text hold, it was joined, and it ends in the last register.
+    #[inline(always)]
+    unsafe fn end<const ROUNDS: usize, const N: usize, const OPENS: bool, const FIRST: bool>(
+        &self,
+        progress: Progress<V>,
+    ) -> __m128i {
+        let stream = self.stream::<ROUNDS, N>(progress.blocks + 1);
+        let hiding = if FIRST {
+            stream[0].first()
+        } else {
+            progress.hiding
+        };
+        let mut hashed = stream;
+        for (index, hashed) in hashed.iter_mut().enumerate() {
+            let place = (progress.blocks + index * V::COUNT) * BLOCK;
+            #[expect(
+                clippy::multiple_unsafe_ops_per_block,
+                reason = "one call for each kind of register"
+            )]
+            // SAFETY: the caller's promise; the first lane lies in front of the text.
+            let cipher_text = unsafe {
+                match (FIRST && index == 0, index == N - 1) {
+                    (true, true) => self.end_of::<OPENS, true, true>(*hashed, place),
+                    (true, false) => self.end_of::<OPENS, true, false>(*hashed, place),
+                    (false, true) => self.end_of::<OPENS, false, true>(*hashed, place),
+                    (false, false) => self.end_of::<OPENS, false, false>(*hashed, place),
+                }
+            };
+            *hashed = cipher_text.reversed(self.cpu);
+        }
+        if FIRST {
+            hashed[0] = hashed[0].with_first(self.head.data);
+        }
+        // The last text block has the second power: that of the lengths is the first.
+        let left = self.text.length.div_ceil(BLOCK) + 1 - progress.blocks;
+        let mut total = Sum::of(self.lengths(), self.power(1));
+        hashed[0] = hashed[0].xor(progress.sum);
+        for (index, block) in hashed.into_iter().enumerate() {
+            total = total.plus(Sum::of(block, self.powers(left + 1 - index * V::COUNT)));
+        }
+        let hash = total.reduced(self.cpu).total();
+        hash.reversed(self.cpu.narrowest()).xor(hiding)
+    }
+
+    /// The register at a place; its cipher text.
+    ///
+    /// # Safety
+    /// As [`Lanes::load_end`].
+    #[inline(always)]
+    unsafe fn end_of<const OPENS: bool, const FIRST: bool, const LAST: bool>(
+        &self,
+        stream: V,
+        place: usize,
+    ) -> V {
+        // SAFETY: the caller's promise; of a packet that is opened, all text is payload.
+        let read = unsafe { V::load_end::<FIRST, LAST, OPENS>(self.cpu, self.text, place) };
+        let written = read.xor(stream);
+        // SAFETY: the caller's promise.
+        unsafe { written.store_end::<FIRST, LAST>(self.text, place) };
+        let cipher_text = if OPENS { read } else { written };
+        if LAST {
+            cipher_text.kept(self.text.length + BLOCK - place)
+        } else {
+            cipher_text
+        }
+    }
+
+    /// The hash's last block, in the first lane.
+    #[inline(always)]
+    fn lengths(&self) -> V {
+        let bits = |length: usize| (length as u64 * 8).cast_signed();
+        let (data, text) = (bits(self.head.data_length), bits(self.text.length));
+        // SAFETY: SSE2 is x86-64.
+        let block = unsafe { _mm_set_epi64x(data, text) };
+        V::only(self.cpu, block)
+    }
+}
