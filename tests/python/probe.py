@@ -1,9 +1,9 @@
 """probe.py answer ADDRESS... | probe.py ask TASKS: datagrams there and back, each byte checked.
 
 `answer` returns every datagram to its sender with the bytes in reverse order, from the address that
-it was sent to. `ask` reads a JSON list of tasks (cell, source, destination, sizes), sends for each
-size one datagram of random bytes, and prints a line of JSON per task: how many came back right, how
-many had to be sent again, and what went wrong first."""
+it was sent to. `ask` reads a JSON list of tasks (cell, source, destination, sizes, repeats), sends
+for each size one datagram of random bytes, all of a task at once, and prints a line of JSON per
+task: how many came back right, how many had to be sent again, and what went wrong first."""
 
 import json
 import os
@@ -11,12 +11,13 @@ import select
 import socket
 import struct
 import sys
+import time
 
 PORT = 4301
 # A guest on a loaded machine is slow; what has not come back by then is lost.
 LIMIT = 2.0
-# How often a lost datagram is sent again. The harness accounts for every one that was.
-REPEATS = 3
+# The same where nothing is meant to come back.
+SHORT_LIMIT = 0.5
 # So many failing tasks say enough: each costs a few times LIMIT.
 PATIENCE = 6
 IP_PKTINFO = 8
@@ -65,22 +66,34 @@ def answer(addresses):
                 print(error, file=sys.stderr, flush=True)
 
 
-def exchange(sock, destination, size):
-    """One datagram there and back: how often it was repeated, and what is wrong or nothing."""
-    data = os.urandom(size)
-    for repeated in range(REPEATS + 1):
-        try:
+def exchange(sock, task):
+    """All datagrams of a task there and back: how many came back right, how many were repeated, and
+    what is wrong or nothing. No two are of one length, so an answer's length names its question."""
+    destination = task["destination"]
+    missing = {size: os.urandom(size) for size in task["sizes"]}
+    limit = LIMIT if task["repeats"] else SHORT_LIMIT
+    right, repeated = 0, 0
+    for attempt in range(task["repeats"] + 1):
+        repeated += len(missing) if attempt else 0
+        for data in missing.values():
             sock.sendto(data, (destination, PORT))
-            sock.settimeout(LIMIT)
-            back, sender = sock.recvfrom(65536)
-        except socket.timeout:
-            continue
-        except OSError as error:
-            return repeated, "%d bytes: %s" % (size, error)
-        if back != data[::-1] or sender[0] != destination:
-            return repeated, "%d bytes came back changed" % size
-        return repeated, None
-    return REPEATS, "no answer to %d bytes" % size
+        end = time.monotonic() + limit
+        while missing:
+            sock.settimeout(max(end - time.monotonic(), 0.001))
+            try:
+                back, sender = sock.recvfrom(65536)
+            except socket.timeout:
+                break
+            if len(back) not in task["sizes"] or sender[0] != destination:
+                return right, repeated, "%d bytes from %s" % (len(back), sender[0])
+            # What was sent again may come back twice.
+            data = missing.pop(len(back), None)
+            if data is not None and back != data[::-1]:
+                return right, repeated, "%d bytes came back changed" % len(back)
+            right += data is not None
+        if not missing:
+            return right, repeated, None
+    return right, repeated, "no answer to %s bytes" % sorted(missing)
 
 
 def ask(path):
@@ -94,16 +107,13 @@ def ask(path):
         right, repeated, wrong = 0, 0, None
         try:
             with bound(task["source"], 0) as sock:
-                for size in task["sizes"]:
-                    again, wrong = exchange(sock, task["destination"], size)
-                    repeated += again
-                    if wrong:
-                        break
-                    right += 1
+                right, repeated, wrong = exchange(sock, task)
         except OSError as error:
             wrong = "%s: %s" % (task["source"], error)
-        failed += wrong is not None
+        # One that is asked once only is meant to fail.
+        failed += wrong is not None and task["repeats"] > 0
         finding = {"cell": task["cell"], "right": right, "repeated": repeated, "wrong": wrong}
+        finding["flawed"] = task["repeats"] == 0
         print(json.dumps(finding), flush=True)
 
 

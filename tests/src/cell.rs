@@ -40,6 +40,16 @@ pub enum Near {
     Gateway,
 }
 
+/// What is wrong on the kernel's side of a cell that must not work: such cells prove that the
+/// others could fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The key that the ICV hangs on differs in its first digit.
+    Key,
+    /// The other one of extended and short sequence numbers.
+    Esn,
+}
+
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -64,9 +74,25 @@ pub struct Cell {
     pub encapsulated: bool,
     /// Who speaks on our side.
     pub near: Near,
+    /// What the kernel has wrong.
+    pub flaw: Option<Flaw>,
 }
 
 impl Cell {
+    /// A cell of the host behind the gateway or, without any tunnel, of the gateway's machine.
+    pub fn new(number: u32, layers: Vec<Layer>, outer: Family, esn: bool) -> Self {
+        let tunnel = layers.iter().any(|layer| layer.mode == Mode::Tunnel);
+        Self {
+            number,
+            layers,
+            outer,
+            esn,
+            encapsulated: false,
+            near: if tunnel { Near::Host } else { Near::Gateway },
+            flaw: None,
+        }
+    }
+
     /// What it is called in results.
     pub fn name(&self) -> String {
         let layers: Vec<String> = self.layers.iter().map(Layer::name).collect();
@@ -79,6 +105,8 @@ impl Cell {
             (self.esn, " esn"),
             (self.encapsulated, " udp"),
             (self.near == Near::Gateway, " own"),
+            (self.flaw == Some(Flaw::Key), " with a wrong key"),
+            (self.flaw == Some(Flaw::Esn), " with the wrong numbers"),
         ] {
             if set {
                 name += word;
@@ -87,9 +115,10 @@ impl Cell {
         name
     }
 
-    /// IP versions that can travel in it.
+    /// IP versions that can travel in it: both in tunnels. An SA in transport mode has addresses of
+    /// one version, and the kernel finds none of the other behind a tunnel.
     pub fn families(&self) -> Vec<Family> {
-        if self.layers.iter().any(|layer| layer.mode == Mode::Tunnel) {
+        if self.layers.iter().all(|layer| layer.mode == Mode::Tunnel) {
             vec![Family::V4, Family::V6]
         } else {
             vec![self.outer]
@@ -206,7 +235,17 @@ impl Cell {
     fn kernel_state(&self, layer: usize, way: Way) -> String {
         let Layer { transform, mode } = self.layers[layer];
         let [source, destination] = self.endpoints(layer, way);
-        let [encryption, integrity] = self.keys(layer, way);
+        let [mut encryption, mut integrity] = self.keys(layer, way);
+        if self.flaw == Some(Flaw::Key) {
+            let key = if integrity.is_empty() {
+                &mut encryption
+            } else {
+                &mut integrity
+            };
+            let first = if key.starts_with('0') { "1" } else { "0" };
+            key.replace_range(..1, first);
+        }
+        let esn = self.esn != (self.flaw == Some(Flaw::Esn));
         let mut line = format!(
             "xfrm state add src {source} dst {destination} proto {} spi {:#x} reqid {} mode {}",
             transform.protocol(),
@@ -219,14 +258,20 @@ impl Cell {
             // Both IP versions inside, whatever is outside.
             flags.push("af-unspec");
         }
-        if self.esn {
+        if esn {
             flags.push("esn");
+        }
+        let shorter = transform.protocol() == "ah" && self.outer == Family::V4;
+        if shorter && way == Way::There {
+            // Our AH over IPv4 ends at a word, as RFC 4302 has it; what the kernel sends without
+            // this flag ends at two words, and we take that, too.
+            flags.push("align4");
         }
         line += " replay-window 64";
         if !flags.is_empty() {
             line += &format!(" flag {}", flags.join(" "));
         }
-        if self.esn {
+        if self.esn && esn {
             line += &format!(" replay-seq {BEFORE_WRAP:#x} replay-oseq {BEFORE_WRAP:#x}");
         }
         if let Some(mac) = transform.mac() {
@@ -260,7 +305,7 @@ impl Cell {
                     format!("xfrm policy add src {source} dst {destination} dir {direction}");
                 for (index, layer) in self.layers.iter().enumerate() {
                     line += " tmpl";
-                    if layer.mode == Mode::Tunnel {
+                    if self.is_tunnelled(index) {
                         let [source, destination] = self.endpoints(index, way);
                         line += &format!(" src {source} dst {destination}");
                     }
@@ -287,14 +332,16 @@ impl Cell {
         self.encapsulated && layer + 1 == self.layers.len()
     }
 
+    fn is_tunnelled(&self, layer: usize) -> bool {
+        let mut within = self.layers[..=layer].iter();
+        within.any(|layer| layer.mode == Mode::Tunnel)
+    }
+
     /// Source and destination of an SA. Transport mode keeps the addresses that the packet has by
     /// then: those of a tunnel inside, or its own.
     fn endpoints(&self, layer: usize, way: Way) -> [String; 2] {
         let outer = self.outer.index();
-        let tunnelled = self.layers[..=layer]
-            .iter()
-            .any(|layer| layer.mode == Mode::Tunnel);
-        let [near, far] = if tunnelled {
+        let [near, far] = if self.is_tunnelled(layer) {
             [LEFT.wan[outer].to_owned(), RIGHT.wan[outer].to_owned()]
         } else {
             [

@@ -155,6 +155,8 @@ impl Sa {
 
     /// What the scapy scripts read.
     pub fn scapy(&self) -> Value {
+        let mut extra = self.extra.iter();
+        let sequence = extra.find_map(|line| line.strip_prefix("sequence = ")?.parse::<u64>().ok());
         json!({
             "spi": self.spi,
             "source": self.source,
@@ -170,6 +172,7 @@ impl Sa {
             "icv_bytes": self.suite.icv_bytes,
             "esn": self.esn,
             "udp": self.udp,
+            "sequence": sequence.unwrap_or(0),
         })
     }
 }

@@ -24,6 +24,8 @@ use crate::{binary, expect, files, peer, shell};
 const GUEST_LIMIT: Duration = Duration::from_secs(120);
 /// What both sides run: it asks, and it answers.
 const PROBE: &str = "probe.py";
+/// How often a lost datagram is sent again; every one that was is accounted for.
+const REPEATS: u32 = 3;
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// The network with its guest, and a gateway once cells are in force.
@@ -51,6 +53,8 @@ pub struct Finding {
     pub repeated: u64,
     /// Name of the cell, who asked, and what went wrong first.
     pub wrong: Option<String>,
+    /// Whether that cell has a flaw, and ought to go wrong.
+    pub flawed: bool,
 }
 
 /// A program that answers datagrams until it is dropped.
@@ -112,17 +116,11 @@ impl KernelPeer {
     pub fn refused(&mut self, transforms: &[Transform]) -> Result<Vec<(Transform, String)>> {
         let mut script = String::new();
         for (number, transform) in (0..).zip(transforms) {
-            let cell = Cell {
-                number,
-                layers: vec![Layer {
-                    transform: *transform,
-                    mode: Mode::Tunnel,
-                }],
-                outer: Family::V4,
-                esn: true,
-                encapsulated: false,
-                near: Near::Host,
+            let layer = Layer {
+                transform: *transform,
+                mode: Mode::Tunnel,
             };
+            let cell = Cell::new(number, vec![layer], Family::V4, true);
             let line = &cell.kernel_states()[0];
             script += &format!("ip {line} || echo REFUSED {number}\n");
         }
@@ -261,7 +259,8 @@ impl KernelPeer {
         for line in said.lines().filter(|line| line.starts_with("Xfrm")) {
             ensure!(line.ends_with("\t0"), "the kernel counted {line}");
         }
-        let theirs = packets_by_spi(&said)?;
+        let (theirs, failing) = packets_by_spi(&said)?;
+        ensure!(failing.is_empty(), "the kernel refused: {failing:?}");
         let (mut total, mut wrong) = (0, Vec::new());
         for cell in &self.cells {
             for way in [Way::There, Way::Back] {
@@ -281,6 +280,43 @@ impl KernelPeer {
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(total)
+    }
+
+    /// Packets of cells with a flaw: each side must have refused all that the other one sent, and
+    /// counted none as good. Returns how many we refused, and how many the kernel.
+    ///
+    /// # Errors
+    /// When one went through, or was refused for another reason.
+    pub fn refusals(&mut self) -> Result<[u64; 2]> {
+        let stats = self.gateway.stats()?;
+        expect::accounting(&stats)?;
+        let states = "ip -s xfrm state; cat /proc/net/xfrm_stat";
+        let said = self.guest.succeed(states, GUEST_LIMIT)?;
+        let (kernel, _) = packets_by_spi(&said)?;
+        let (mut theirs, mut ours) = (0, 0);
+        for cell in self.cells.iter().filter(|cell| cell.flaw.is_some()) {
+            // The outermost SA is the first that opens.
+            let layer = cell.layers.len() - 1;
+            ours += expect::sa_member(&stats, &cell.sa(layer, Way::There), "packets")?;
+            theirs += kernel.get(&cell.spi(layer, Way::Back)).unwrap_or(&0);
+            let accepted = expect::sa_member(&stats, &cell.sa(layer, Way::Back), "packets")?;
+            let there = kernel.get(&cell.spi(layer, Way::There)).unwrap_or(&0);
+            ensure!(
+                (accepted, *there) == (0, 0),
+                "{}: {accepted} accepted here, {there} there",
+                cell.name()
+            );
+        }
+        let refused = expect::drop_count(&stats, "authentication")?;
+        ensure!(refused == theirs, "{theirs} sent to us, {refused} refused");
+        let count = |name: &str| -> u64 {
+            let line = said.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+        };
+        // Behind the wrap, what has no extended numbers sees a number 0.
+        let kernel = count("XfrmInStateProtoError") + count("XfrmInStateSeqError");
+        ensure!(kernel == ours, "{ours} sent by us, {kernel} refused");
+        Ok([refused, kernel])
     }
 
     /// What an operator would look at first.
@@ -378,6 +414,7 @@ fn tasks<'a>(cells: impl Iterator<Item = &'a Cell>, way: Way, sizes: &[usize]) -
             let name = format!("{}, inner {family:?}", cell.name());
             tasks.push(json!({
                 "cell": name, "source": source, "destination": destination, "sizes": sizes,
+                "repeats": if cell.flaw.is_some() { 0 } else { REPEATS },
             }));
         }
     }
@@ -395,13 +432,14 @@ fn collect(findings: &mut Vec<Finding>, who: &str, output: &[u8]) -> Result<()> 
             right: line["right"].as_u64().context("no count")?,
             repeated: line["repeated"].as_u64().context("no count")?,
             wrong: wrong.map(|wrong| format!("{cell}, {who}: {wrong}")),
+            flawed: line["flawed"].as_bool().context("not told")?,
         });
     }
     Ok(())
 }
 
-/// Packets of every SA as `ip -s xfrm state` has them; an error if one counts failures.
-fn packets_by_spi(said: &str) -> Result<BTreeMap<u32, u64>> {
+/// Packets of every SA as `ip -s xfrm state` has them, and what counts failures.
+fn packets_by_spi(said: &str) -> Result<(BTreeMap<u32, u64>, BTreeSet<String>)> {
     let (mut spi, mut packets, mut failing) = (0, BTreeMap::new(), BTreeSet::new());
     for line in said.lines().map(str::trim) {
         if let Some((_, rest)) = line.split_once(" spi 0x") {
@@ -418,6 +456,5 @@ fn packets_by_spi(said: &str) -> Result<BTreeMap<u32, u64>> {
             failing.insert(format!("{spi:#x}: {line}"));
         }
     }
-    ensure!(failing.is_empty(), "the kernel refused: {failing:?}");
-    Ok(packets)
+    Ok((packets, failing))
 }

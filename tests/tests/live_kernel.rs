@@ -1,11 +1,14 @@
-//! Goal: what the gateway seals, the Linux kernel opens, and the other way round, for every suite
-//! that the kernel has. Method: a kernel with IPsec in a guest, all cells in force at once, manual
-//! keys, datagrams of many sizes both ways through each, every byte compared, and the counters of
-//! both sides equal packet by packet.
+//! Goal: what the gateway seals, the Linux kernel opens, and the other way round: every suite that
+//! the kernel has, ESP and AH, in tunnel and transport mode, alone and in bundles. Method: a kernel
+//! with IPsec in a guest, all cells in force at once, manual keys, datagrams of many sizes both ways
+//! through each, every byte compared, and the counters of both sides equal packet by packet.
+//!
+//! Each transform goes through each mode over each IP version once, every other time with extended
+//! numbers; with `XIPSEC_KERNEL_MATRIX=whole` in the environment always with and without.
 
-use anyhow::ensure;
-use xipsec_tests::algorithms::Transform;
-use xipsec_tests::cell::{Cell, Layer, Mode, Near};
+use anyhow::{Result, ensure};
+use xipsec_tests::algorithms::{COMBINED, MACS, SEPARATE, Transform};
+use xipsec_tests::cell::{Cell, Flaw, Layer, Mode};
 use xipsec_tests::config::Family;
 use xipsec_tests::expect::with_guest;
 use xipsec_tests::kernel_peer::KernelPeer;
@@ -13,48 +16,67 @@ use xipsec_tests::kernel_peer::KernelPeer;
 /// Around every alignment, and up to what fits a wire of 1500 bytes in the longest wrapping.
 const SIZES: [usize; 12] = [0, 1, 2, 3, 5, 8, 14, 15, 64, 511, 1024, 1300];
 
+/// Where alignment is no matter, or one of several; what two SAs wrap is shorter.
+const FEW_SIZES: [usize; 5] = [0, 1, 15, 511, 1150];
+
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Every transform in one mode, over both IP versions, with and without extended numbers.
-fn all(transforms: &[Transform], mode: Mode) -> Vec<Cell> {
+const fn layer(transform: Transform, mode: Mode) -> Layer {
+    Layer { transform, mode }
+}
+
+/// Which cells have extended numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// Every other one.
+    InTurns,
+    /// Each stands there with and without.
+    Both,
+}
+
+/// Every list of layers over both IP versions.
+fn cells(kinds: impl IntoIterator<Item = Vec<Layer>>, numbers: Numbers) -> Vec<Cell> {
+    let whole = std::env::var("XIPSEC_KERNEL_MATRIX").is_ok_and(|value| value == "whole");
+    let whole = whole || numbers == Numbers::Both;
     let mut cells = Vec::new();
-    for transform in transforms {
+    for (turn, layers) in kinds.into_iter().enumerate() {
         for outer in FAMILIES {
             for esn in [false, true] {
-                cells.push(Cell {
-                    number: u32::try_from(cells.len()).unwrap_or(u32::MAX),
-                    layers: vec![Layer {
-                        transform: *transform,
-                        mode,
-                    }],
-                    outer,
-                    esn,
-                    encapsulated: false,
-                    near: Near::Host,
-                });
+                if whole || esn == ((turn + turn / 4 + outer.index()) % 2 == 1) {
+                    let number = u32::try_from(cells.len()).unwrap_or(u32::MAX);
+                    cells.push(Cell::new(number, layers.clone(), outer, esn));
+                }
             }
         }
     }
     cells
 }
 
+/// What the guest's kernel has of `transforms`.
+fn known(peer: &mut KernelPeer, name: &str, transforms: Vec<Transform>) -> Result<Vec<Transform>> {
+    let refused = peer.refused(&transforms)?;
+    for (transform, why) in &refused {
+        let transform = transform.name();
+        eprintln!("{name}: not in the guest's kernel: {transform}: {why}");
+    }
+    let known = |transform: &Transform| refused.iter().all(|(other, _)| other != transform);
+    Ok(transforms.into_iter().filter(known).collect())
+}
+
 /// Sends through all cells and says what happened.
-fn agree(name: &str, transforms: &[Transform], cells: fn(&[Transform]) -> Vec<Cell>) {
+fn agree(
+    name: &str,
+    sizes: &[usize],
+    transforms: Vec<Transform>,
+    cells: impl Fn(&[Transform]) -> Vec<Cell>,
+) {
     with_guest(name, || {
         let mut peer = KernelPeer::new()?;
-        let refused = peer.refused(transforms)?;
-        for (transform, why) in &refused {
-            eprintln!(
-                "{name}: not in the guest's kernel: {}: {why}",
-                transform.name()
-            );
-        }
-        let known = |transform: &&Transform| refused.iter().all(|(other, _)| other != *transform);
-        let transforms: Vec<Transform> = transforms.iter().filter(known).copied().collect();
+        let transforms = known(&mut peer, name, transforms)?;
         let cells = cells(&transforms);
         let count = cells.len();
         peer.install(cells)?;
-        let findings = peer.exercise(&SIZES)?;
+        let findings = peer.exercise(sizes)?;
         let wrong: Vec<&str> = findings
             .iter()
             .filter_map(|finding| finding.wrong.as_deref())
@@ -78,7 +100,99 @@ fn agree(name: &str, transforms: &[Transform], cells: fn(&[Transform]) -> Vec<Ce
 
 #[test]
 fn esp_tunnels() {
-    agree("esp_tunnels", &Transform::esp(), |transforms| {
-        all(transforms, Mode::Tunnel)
+    agree("esp_tunnels", &SIZES, Transform::esp(), |transforms| {
+        let kinds = transforms.iter().map(|it| vec![layer(*it, Mode::Tunnel)]);
+        cells(kinds, Numbers::InTurns)
+    });
+}
+
+#[test]
+fn esp_transport() {
+    agree("esp_transport", &SIZES, Transform::esp(), |transforms| {
+        let kinds = transforms
+            .iter()
+            .map(|it| vec![layer(*it, Mode::Transport)]);
+        cells(kinds, Numbers::InTurns)
+    });
+}
+
+//= test T39
+//= test T41
+//= test T46
+//= test T49
+#[test]
+fn ah_both_modes() {
+    agree("ah_both_modes", &FEW_SIZES, Transform::ah(), |transforms| {
+        let modes = [Mode::Tunnel, Mode::Transport];
+        let kinds = transforms
+            .iter()
+            .flat_map(|it| modes.map(|mode| vec![layer(*it, mode)]));
+        cells(kinds, Numbers::Both)
+    });
+}
+
+//= test T50
+#[test]
+fn bundles() {
+    let transforms = Transform::esp().into_iter().chain(Transform::ah());
+    agree("bundles", &FEW_SIZES, transforms.collect(), |transforms| {
+        let esp = transforms.iter().filter(|it| it.protocol() == "esp");
+        // Every seventh, so that all kinds of ciphers come.
+        let mut esp = esp
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .step_by(7)
+            .cycle();
+        let mut kinds = Vec::new();
+        for ah in transforms.iter().filter(|it| it.protocol() == "ah") {
+            for inner in [Mode::Tunnel, Mode::Transport] {
+                for outer in [Mode::Tunnel, Mode::Transport] {
+                    let inner = esp.next().map(|esp| layer(esp, inner));
+                    kinds.push(inner.into_iter().chain([layer(*ah, outer)]).collect());
+                }
+            }
+        }
+        cells(kinds, Numbers::InTurns)
+    });
+}
+
+/// The oracle can say no: with a wrong key, or the other kind of numbers, nothing goes through in
+/// either direction, each packet is refused for that, and a good cell beside them works.
+#[test]
+fn disagreements_are_noticed() {
+    with_guest("disagreements_are_noticed", || {
+        let gcm = Transform::Esp(COMBINED[0], None);
+        let cbc = Transform::Esp(SEPARATE[1], Some(MACS[1]));
+        let ah = Transform::Ah(MACS[2]);
+        let mut cells = Vec::new();
+        for transform in [gcm, cbc, ah] {
+            for mode in [Mode::Tunnel, Mode::Transport] {
+                for (flaw, esn) in [
+                    (None, false),
+                    (Some(Flaw::Key), false),
+                    (Some(Flaw::Esn), false),
+                    (Some(Flaw::Esn), true),
+                ] {
+                    let number = u32::try_from(cells.len())?;
+                    let outer = FAMILIES[cells.len() / 4 % 2];
+                    let cell = Cell::new(number, vec![layer(transform, mode)], outer, esn);
+                    cells.push(Cell { flaw, ..cell });
+                }
+            }
+        }
+        let mut peer = KernelPeer::new()?;
+        let count = cells.iter().filter(|cell| cell.flaw.is_some()).count();
+        peer.install(cells)?;
+        let findings = peer.exercise(&FEW_SIZES)?;
+        for finding in &findings {
+            let through = finding.right > 0 || finding.wrong.is_none();
+            ensure!(finding.flawed != through, "{finding:?}\n{}", peer.state());
+        }
+        let [ours, theirs] = peer.refusals()?;
+        ensure!(ours > 0 && theirs > 0, "{ours} and {theirs}");
+        eprintln!("disagreements_are_noticed: {count} cells, {ours} packets refused here");
+        eprintln!("disagreements_are_noticed: {theirs} packets refused by the kernel");
+        peer.gateway.stop()
     });
 }
