@@ -79,7 +79,7 @@ class Sa:
             crypt_key=None if facts["cipher"] == "NULL" else self.cipher_key,
             esn_en=facts["esn"],
         )
-        self.highest = 0
+        self.highest = facts.get("sequence", 0)
 
     def high(self, number):
         """What the ICV covers of a number's upper half."""
