@@ -1,8 +1,8 @@
-//! Goal: what happens between the gateways reaches those whom it concerns: a path with a smaller MTU
-//! is learned from the router's error about ESP, the sender's host is told what fits, and TCP goes
-//! on; errors out of an SA reach the machine as `icmp.accept_protected` says; dummies are counted at
-//! both ends. Method: a router in a namespace of its own in place of the wire, hosts and gateways as
-//! their users see them.
+//! Goal: what happens between the gateways reaches those whom it concerns: a path with a smaller
+//! MTU is learned from the router's error about ESP, the sender's host is told what fits, and TCP
+//! goes on; errors out of an SA reach the machine as `icmp.accept_protected` says; dummies are
+//! counted at both ends. Method: a router in a namespace of its own in place of the wire, hosts and
+//! gateways as their users see them.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -183,8 +183,8 @@ fn smaller_path(lab: &Lab, outer: Family) -> Result<()> {
     lab.check_accounting()
 }
 
-/// Sends a datagram from the gateway's inner address to a port of the far host where nobody listens;
-/// whether the sender hears of it.
+/// Sends a datagram from the gateway's inner address to a port of the far host where nobody
+/// listens; whether the sender hears of it.
 fn hears_refusal(lab: &Lab) -> Result<bool> {
     let script = format!(
         "import socket\n\

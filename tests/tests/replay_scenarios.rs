@@ -1,7 +1,7 @@
 //! Goal: what VPP's IPsec tests ask of a data plane (`template_ipsec.py` and its users) holds here:
-//! long bursts, odd sizes, numbers that are replayed, jump, wrap and come under a wrong key, ends of
-//! the number space on the sending side, runts. Method: ESP and AH by scapy through `replay`, in
-//! both modes of numbering.
+//! long bursts, odd sizes, numbers that are replayed, jump, wrap and come under a wrong key, the
+//! sender at the end of the numbers, runts. Method: ESP and AH by scapy through `replay`, with and
+//! without extended numbers.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
