@@ -156,10 +156,8 @@ fn smaller_path(lab: &Lab, outer: Family) -> Result<()> {
     }
     drop(sink);
     // A host that has heard nothing yet is told what fits.
-    for namespace in [&lab.host_a] {
-        namespace.ip("route flush cache")?;
-        namespace.ip("-6 route flush cache")?;
-    }
+    lab.host_a.ip("route flush cache")?;
+    lab.host_a.ip("-6 route flush cache")?;
     let overhead = [54, 74][outer.index()];
     for (family, header) in [(Family::V4, 28), (Family::V6, 48)] {
         // The least that IPv6 must carry is no reason for an error.
