@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use xipsec_tests::config::{Config, Family, LEFT, RIGHT, Sa};
 use xipsec_tests::expect::{conclude, sa_member, with_scapy};
 use xipsec_tests::packets::{self, Frame, IpFields, UDP};
-use xipsec_tests::peer;
 use xipsec_tests::replay::{self, Replay};
 use xipsec_tests::suite::{self, Suite};
+use xipsec_tests::{fragments, peer};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -289,4 +289,139 @@ fn what_does_not_fit_is_cut_for_eight_bytes_more() {
         }
         Ok(())
     });
+}
+
+//= test T22
+#[test]
+fn fragments_of_it_are_put_together_where_that_is_wanted() {
+    with_scapy(
+        "fragments_of_it_are_put_together_where_that_is_wanted",
+        || {
+            for (outer, wanted) in FAMILIES
+                .into_iter()
+                .flat_map(|it| [(it, false), (it, true)])
+            {
+                let sas = sas(outer, suite::AES128GCM16, [4500, 4501]);
+                let dataplane = format!("fragments = {{ reassemble_udp = {wanted} }}");
+                let mut replay = Replay::new(&replay::tunnel(&sas, &[dataplane]))?;
+                let packet = datagram(replay::hosts(&RIGHT, &LEFT, outer), 1300)?;
+                let frame = [replay::from_peer(1, &packet)];
+                let sealed = peer::seal(&sas[1], 1, &frame, replay.directory())?;
+                let pieces = fragments::cut(sealed[0].packet(), 7, 1024);
+                let frames = (1..).zip(&pieces).map(|(at, it)| replay::from_peer(at, it));
+                replay.input("wan0", frames.collect());
+                let result = replay.run()?;
+                let whole = packets::one_hop_less(&packet);
+                let opened: Vec<&[u8]> = result.lan.iter().map(Frame::packet).collect();
+                let (came, host, merged) = match wanted {
+                    true => (vec![&whole[..]], 0, 1),
+                    // The machine's own, like IKE with certificates.
+                    false => (vec![], 2, 0),
+                };
+                ensure!(
+                    opened == came && result.host.len() == host,
+                    "{}",
+                    result.json
+                );
+                ensure!(
+                    result.json["accounting"]["merged"] == merged,
+                    "{}",
+                    result.json
+                );
+            }
+            Ok(())
+        },
+    );
+}
+
+//= test T132
+//= test T140
+#[test]
+fn a_sealed_packet_that_is_cut_has_the_checksum_of_the_whole() {
+    with_scapy(
+        "a_sealed_packet_that_is_cut_has_the_checksum_of_the_whole",
+        || {
+            for outer in FAMILIES {
+                let sas = sas(outer, suite::AES128GCM16, [4500, 4501]);
+                // The least IPv6 MTU inside does not fit the least one outside.
+                let config = replay::tunnel(&sas, &[]).text().replace(
+                    "side = \"unprotected\"",
+                    "side = \"unprotected\"\nmtu = 1280",
+                );
+                let mut narrow = Config::default();
+                let (header, rest) = config.split_once('\n').context("a table")?;
+                narrow.table(header, &[rest.to_owned()]);
+                let mut replay = Replay::new(&narrow)?;
+                let ends = replay::hosts(&LEFT, &RIGHT, Family::V6);
+                let packet = datagram(ends, 1280 - 48)?;
+                replay.input("lan0", vec![replay::from_host(1, &packet)]);
+                let result = replay.run()?;
+                ensure!(result.wan.len() == 2, "{}", result.json);
+                let opened = peer::open(&sas[..1], &replay.file("out-wan0.pcap"))?;
+                let inner: Vec<&[u8]> = opened.inner.iter().map(Frame::packet).collect();
+                ensure!(
+                    inner == [packets::one_hop_less(&packet)],
+                    "{}",
+                    opened.report
+                );
+                ensure!(opened.count("checksum") == 0, "{}", opened.report);
+            }
+            Ok(())
+        },
+    );
+}
+
+//= test T50
+#[test]
+fn a_bundle_may_travel_in_udp() {
+    with_scapy("a_bundle_may_travel_in_udp", || {
+        for outer in FAMILIES {
+            let inner = pair(replay::sas(outer, suite::NULL_SHA256), 0x2001, "inner")?;
+            let around = pair(
+                sas(outer, suite::AES128GCM16, [4500, 4501]),
+                0x3001,
+                "around",
+            )?;
+            let mut config = replay::network(&[]);
+            for (direction, at) in [("out", 0), ("in", 1)] {
+                config.sa(&inner[at], direction).sa(&around[at], direction);
+                let both = format!("sa = [\"{}\", \"{}\"]", inner[at].name, around[at].name);
+                let nets = [LEFT.net[0], RIGHT.net[0]];
+                config.policy([direction, direction, "protect"], nets, 100, &[both]);
+            }
+            let mut replay = Replay::new(&config)?;
+            let [out, back] = [
+                datagram(replay::hosts(&LEFT, &RIGHT, Family::V4), 300)?,
+                datagram(replay::hosts(&RIGHT, &LEFT, Family::V4), 300)?,
+            ];
+            replay.input("lan0", vec![replay::from_host(1, &out)]);
+            let both = [inner[1].clone(), around[1].clone()];
+            let craft = json!({"number": 1, "spis": [both[0].spi, both[1].spi]});
+            let frame = [replay::from_peer(1, &back)];
+            let sealed = peer::seal_through(&both, &frame, &[craft], replay.directory())?;
+            replay.input("wan0", sealed);
+            let result = replay.run()?;
+            let came: Vec<&[u8]> = result.lan.iter().map(Frame::packet).collect();
+            ensure!(
+                came == [packets::one_hop_less(&back)],
+                "{}",
+                result.json["drops"]
+            );
+            let both = [inner[0].clone(), around[0].clone()];
+            let opened = peer::open(&both, &replay.file("out-wan0.pcap"))?;
+            let inner: Vec<&[u8]> = opened.inner.iter().map(Frame::packet).collect();
+            ensure!(inner == [packets::one_hop_less(&out)], "{}", opened.report);
+            ensure!(opened.count("checksum") == 0, "{}", opened.report);
+        }
+        Ok(())
+    });
+}
+
+fn pair(sas: [Sa; 2], first: u32, name: &str) -> Result<[Sa; 2]> {
+    let [mut out, mut into] = sas;
+    for (at, sa) in (0..).zip([&mut out, &mut into]) {
+        sa.spi = first + at;
+        sa.name = format!("{name}-{at}");
+    }
+    Ok([out.random()?, into.random()?])
 }
