@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipsec::crypto::suite::Protocol;
-use ipsec::packet::parse;
+use ipsec::packet::{Fragment, Version, parse};
 use ipsec::time::Time;
 use xipsec::config::{self, Config, Purpose};
 use xipsec::observe::stats::Document;
@@ -177,6 +177,15 @@ fn config(far: bool) -> Config {
         .unwrap_or_else(|errors| panic!("the fuzzing's own configuration: {errors:?}"))
 }
 
+/// Nothing here is ever full, reserved or of another worker.
+const IMPOSSIBLE: [&str; 5] = [
+    "tx_full",
+    "no_frame",
+    "handoff_full",
+    "host_full",
+    "no_reservation",
+];
+
 thread_local! {
     /// Gateways of earlier inputs, near and far: building one takes longer than most inputs do.
     static IDLE: [Cell<Option<Feed>>; 2] = const { [const { Cell::new(None) }; 2] };
@@ -258,10 +267,31 @@ impl Gateway {
         assert_eq!(it.rx + it.from_host + it.created, ended, "{it:?}");
         let drops = document.drops.values().map(|count| count.as_u64().unwrap());
         assert_eq!(drops.sum::<u64>(), it.dropped);
+        for reason in IMPOSSIBLE {
+            assert_eq!(document.drops[reason], 0, "{reason}");
+        }
         assert!(self.feed.every_frame_is_home());
         IDLE.with(|idle| idle[usize::from(self.far)].set(Some(self.feed)));
         document
     }
+}
+
+/// Whether a frame is one that the bypass policies let through in the clear; `out`: towards the
+/// unprotected side. Of a later fragment the addresses tell.
+pub(crate) fn is_bypassed(frame: &[u8], out: bool) -> bool {
+    let ip = &frame[14..];
+    let packet = parse(ip).unwrap();
+    if packet.version != Version::V4 || packet.protocol != 17 {
+        return false;
+    }
+    let (local, remote) = if out { (12, 16) } else { (16, 12) };
+    let upper = usize::from(packet.upper_offset) + if out { 2 } else { 0 };
+    let port = ip
+        .get(upper..upper + 2)
+        .map(|port| u16::from_be_bytes([port[0], port[1]]));
+    let port =
+        packet.fragment == Fragment::Later || port.is_some_and(|it| (1000..=2000).contains(&it));
+    port && ip[local..local + 2] == [10, 9] && ip[remote..remote + 2] == [10, 10]
 }
 
 /// The frame of a packet of a pair's SAs as the near gateway receives it.

@@ -1,11 +1,11 @@
 //! What comes from the protected side and from the machine: selected, fitted and protected by
 //! several SAs. The far gateway opens all that the near one seals.
 
-use ipsec::packet::{Fragment, Version, parse};
+use ipsec::packet::{Fragment, Version, builtin, parse};
 use ipsec::time::{MILLISECOND, Time};
 
 use crate::bytes::{Bytes, chunk};
-use crate::gateway::{Gateway, LAN, WAN};
+use crate::gateway::{Gateway, LAN, WAN, is_bypassed};
 use crate::inbound::protected_frame;
 use crate::packets;
 use crate::pairs::{OUT, PAIRS, Pair};
@@ -57,13 +57,15 @@ pub(crate) fn run(bytes: &[u8]) {
         let frame = protected_frame(&packet);
         if flags & 1 == 1 {
             let [wan, _] = near.host_sends(&frame, now);
-            sealed += pass_on(wan, &mut far, now);
+            // What is built in (IKE, neighbour discovery) leaves in the clear from here alone.
+            let free = |ip: &[u8]| builtin(ip, &parse(ip).unwrap(), |_| true).is_some();
+            sealed += pass_on(wan, free, &mut far, now);
         } else if frame.len() <= 4000 {
             burst.push(frame);
         }
         if flags & 0x80 != 0 || bytes.is_empty() || count == PACKETS {
             let [wan, _] = near.arrive(LAN, &burst, now);
-            sealed += pass_on(wan, &mut far, now);
+            sealed += pass_on(wan, |_| false, &mut far, now);
             burst.clear();
         }
     }
@@ -87,13 +89,22 @@ fn looks_protected(packet: &[u8]) -> bool {
     parse(packet).is_ok_and(|packet| matches!(packet.protocol, 50 | 51))
 }
 
-/// Gives the far gateway what the near one has sealed; how often SAs have counted that.
-fn pass_on(frames: Vec<Vec<u8>>, far: &mut Gateway, now: Time) -> u64 {
+/// Gives the far gateway what the near one has sealed; how often SAs have counted that. In the
+/// clear nothing leaves but by a bypass policy, or what is `free`.
+fn pass_on(
+    frames: Vec<Vec<u8>>,
+    free: impl Fn(&[u8]) -> bool,
+    far: &mut Gateway,
+    now: Time,
+) -> u64 {
     let mut sealed = 0;
     for frame in frames {
         if let Some(times) = times_sealed(&frame) {
             far.arrive(WAN, &[frame], now);
             sealed += times;
+        } else {
+            let allowed = is_bypassed(&frame, true) || free(&frame[14..]);
+            assert!(allowed, "leaked: {frame:02x?}");
         }
     }
     sealed
