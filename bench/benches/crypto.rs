@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ipsec::crypto::suite::{Encryption, Suite};
 use ipsec::crypto::{Backend, OpenJob, SealJob, Transform, open, seal};
@@ -17,7 +16,10 @@ use ipsec::secret::Secret;
 use ring::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
+use serde_json::json;
 use xipsec_bench::cycles::now;
+use xipsec_bench::measurement::Cycles;
+use xipsec_bench::progress::Document;
 
 /// Packets of one burst.
 const BURST: usize = 32;
@@ -382,70 +384,30 @@ fn run(criterion: &mut Criterion<Cycles>, case: Case) -> Minima {
     minima
 }
 
-/// The time-stamp counter, in criterion's terms.
-struct Cycles;
-
-impl Measurement for Cycles {
-    type Intermediate = u64;
-    type Value = u64;
-
-    fn start(&self) -> u64 {
-        now()
-    }
-
-    fn end(&self, start: u64) -> u64 {
-        now() - start
-    }
-
-    fn add(&self, one: &u64, other: &u64) -> u64 {
-        one + other
-    }
-
-    fn zero(&self) -> u64 {
-        0
-    }
-
-    fn to_f64(&self, value: &u64) -> f64 {
-        *value as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        self
-    }
-}
-
-impl ValueFormatter for Cycles {
-    fn scale_values(&self, _typical: f64, _values: &mut [f64]) -> &'static str {
-        "cycles"
-    }
-
-    fn scale_throughputs(&self, _: f64, per: &Throughput, values: &mut [f64]) -> &'static str {
-        let (Throughput::Elements(count) | Throughput::Bytes(count)) = per else {
-            return "cycles";
-        };
-        for value in values {
-            *value /= *count as f64;
-        }
-        "cycles/packet"
-    }
-
-    fn scale_for_machines(&self, _values: &mut [f64]) -> &'static str {
-        "cycles"
-    }
-}
-
 #[expect(clippy::print_stdout, reason = "the result")]
 fn print(results: &[(Case, Minima)]) {
     println!("\ncycles of the time-stamp counter per packet, least of many bursts of {BURST}");
     println!("{:<40}{:<20}{:>9}{:>8}", "burst", "code", "cycles", "ratio");
+    let mut document = Document::default();
     for (case, minima) in results {
         let reference = minima.first().map_or(0, |(_, cycles)| *cycles);
         for (name, cycles) in minima {
             let ratio = *cycles as f64 / reference as f64;
             let cycles = *cycles as f64 / BURST as f64;
             println!("{:<40}{name:<20}{cycles:>9.1}{ratio:>8.2}", case.name());
+            document.record(json!({
+                "suite": self::name(case.suite),
+                "direction": if case.opens { "open" } else { "seal" },
+                "size": case.size,
+                "ragged": case.ragged,
+                "sas": case.sas,
+                "code": name,
+                "cycles": cycles,
+                "ratio": ratio,
+            }));
         }
     }
+    document.save_if_asked();
 }
 
 fn main() {

@@ -6,6 +6,10 @@ pub mod allocation;
 
 pub mod cycles;
 
+pub mod measurement;
+
+pub mod steering;
+
 pub mod progress;
 
 pub mod search;
@@ -21,5 +25,7 @@ pub mod fleet;
 pub mod memory;
 
 pub mod pipeline;
+
+pub mod publish;
 
 pub mod scaling;

@@ -91,7 +91,8 @@ impl Order {
         self.places.len()
     }
 
-    fn next(&mut self) -> usize {
+    /// The next one.
+    pub fn take(&mut self) -> usize {
         let place = self.places[self.at];
         self.at = (self.at + 1) % self.places.len();
         place as usize
@@ -195,7 +196,7 @@ impl<'f> Bench<'f> {
         for frame in &mut self.frames {
             let length = traffic.lengths[self.turn % traffic.lengths.len()];
             self.turn += 1;
-            sender.frame(self.order.next(), length, frame);
+            sender.frame(self.order.take(), length, frame);
         }
         if !inbound {
             return;
@@ -267,7 +268,7 @@ fn through_port(port: &mut MemoryPort, frames: &[Vec<u8>]) -> u64 {
 }
 
 /// The cipher alone.
-struct Alone<'t> {
+pub struct Alone<'t> {
     transform: &'t Transform,
     direction: Direction,
     plain: Vec<Vec<u8>>,
@@ -275,7 +276,12 @@ struct Alone<'t> {
 }
 
 impl<'t> Alone<'t> {
-    fn new(transform: &'t Transform, direction: Direction, lengths: &[usize]) -> Self {
+    /// Over packets of these lengths, bytes of IP packet.
+    ///
+    /// # Panics
+    /// When the cipher does not open what it sealed.
+    #[must_use]
+    pub fn new(transform: &'t Transform, direction: Direction, lengths: &[usize]) -> Self {
         let suite = transform.suite();
         let header = 8 + suite.iv_length();
         let plain: Vec<_> = lengths.iter().map(|length| vec![0x55; *length]).collect();
@@ -305,7 +311,7 @@ impl<'t> Alone<'t> {
     }
 
     /// Cycles of one burst.
-    fn run(&mut self) -> u64 {
+    pub fn run(&mut self) -> u64 {
         match self.direction {
             Direction::Out => self.seal(),
             Direction::In => self.open().0,
@@ -355,9 +361,9 @@ mod tests {
         for part in 0..2 {
             let mut order = Order::new(10, part, 2);
             assert_eq!(order.count(), 5);
-            (0..10).for_each(|_| seen[order.next()] += 1);
+            (0..10).for_each(|_| seen[order.take()] += 1);
         }
         assert_eq!(seen, [2; 10]);
-        assert_eq!(Order::new(1, 1, 2).next(), 0);
+        assert_eq!(Order::new(1, 1, 2).take(), 0);
     }
 }

@@ -33,7 +33,13 @@ const PACKAGES: [(&str, &str); 22] = [
 
 /// Installs the packages that dpkg does not know as installed.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing()?;
+    let named: Vec<&str> = PACKAGES.iter().map(|(package, _)| *package).collect();
+    install(&named)
+}
+
+/// Installs those of `packages` that are not there.
+pub(crate) fn install(packages: &[&'static str]) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -49,7 +55,7 @@ pub(crate) fn run() -> Result<()> {
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&missing);
     apt(&arguments)?;
-    let left = self::missing()?;
+    let left = self::missing(packages)?;
     ensure!(
         left.is_empty(),
         "apt-get succeeded, and yet these are missing: {}",
@@ -59,7 +65,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// The packages that are not installed. On a system without dpkg: all of which no program is found.
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {
     if !Path::new("/usr/bin/dpkg-query").exists() {
         let tools = [
             ("iperf3", "iperf3"),
@@ -83,9 +89,9 @@ fn missing() -> Result<Vec<&'static str>> {
         Ok(!String::from_utf8_lossy(&output.stdout).contains("installed "))
     };
     let mut missing = Vec::new();
-    for (package, _) in PACKAGES {
-        if absent(&package)? {
-            missing.push(package);
+    for package in packages {
+        if absent(package)? {
+            missing.push(*package);
         }
     }
     Ok(missing)

@@ -3,6 +3,7 @@
 
 pub(crate) mod document;
 mod machine;
+mod peers;
 mod program;
 pub(crate) mod section;
 mod wire;
@@ -30,14 +31,29 @@ pub(crate) struct Options {
     /// Build profile; `release` is what is shipped
     #[arg(long, global = true, default_value = "release")]
     profile: String,
+    /// Installs the Debian packages of the peers that are compared with
+    #[arg(long, global = true)]
+    install_peers: bool,
 }
 
 #[derive(Subcommand)]
 enum What {
+    /// The cipher alone, every code beside a reference
+    Crypto,
+    /// Each stage of the pipeline, with allocations
+    Stages,
     /// The pipeline on memory ports: sizes, SAs, policies, workers, memory
     Pipeline,
+    /// The XDP program by the kernel's test run: policies, SAs, memory of its maps
+    Steering,
     /// NDR, PDR and latency between a generator and a sink, beside a bare AF_XDP forwarder
-    Wire,
+    Wire(wire::Given),
+    /// iperf3 through two gateways: the kernel, xipsec, wireguard-go, strongSwan
+    Peers,
+    /// One SA changes under load: how long it takes, how long others wait
+    Rekey,
+    /// The policies change under load
+    Reconfigure,
     /// Renders what was measured before once more
     Report {
         /// Prints the tables as Markdown and writes nothing
@@ -46,21 +62,34 @@ enum What {
     },
 }
 
+impl What {
+    const fn section(&self) -> Option<Section> {
+        Some(match self {
+            Self::Crypto => Section::Crypto,
+            Self::Stages => Section::Stages,
+            Self::Pipeline => Section::Pipeline,
+            Self::Steering => Section::Steering,
+            Self::Wire(_) => Section::Wire,
+            Self::Peers => Section::Peers,
+            Self::Rekey => Section::Rekey,
+            Self::Reconfigure => Section::Reconfigure,
+            Self::Report { .. } => return None,
+        })
+    }
+}
+
 /// Measures, and renders the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let sections = match &options.what {
-        Some(What::Report { markdown }) => {
-            let document = Document::load()?;
-            if *markdown {
-                print!("{}", report::markdown(&document));
-                return Ok(());
-            }
-            return show(&document, &Section::ALL);
+    if let Some(What::Report { markdown }) = &options.what {
+        let document = Document::load()?;
+        if *markdown {
+            print!("{}", report::markdown(&document));
+            return Ok(());
         }
-        Some(What::Pipeline) => vec![Section::Pipeline],
-        Some(What::Wire) => vec![Section::Wire],
-        None => Section::ALL.to_vec(),
-    };
+        return show(&document, &Section::ALL);
+    }
+    let one = options.what.as_ref().and_then(What::section);
+    let sections = one.map_or_else(|| Section::ALL.to_vec(), |one| vec![one]);
     let root = rustix::process::geteuid().is_root();
     for section in &sections {
         let name = section.name();
@@ -69,6 +98,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if root {
         setup::run()?;
         signals::clean_up_when_interrupted()?;
+    }
+    if options.install_peers {
+        peers::install()?;
     }
     let programs = Programs::build(&options.profile)?;
     let machine = machine::describe();
@@ -105,40 +137,69 @@ fn measure(
     programs: &Programs,
     progress: &Progress,
 ) -> Result<Value> {
-    match section {
-        Section::Pipeline => {
-            let mut command = Command::new(programs.path("pipeline"));
-            if options.full {
-                let suites =
-                    "aes128gcm16,aes256gcm16,chacha20poly1305,null+sha1_96,null+sha256_128";
-                command.args(["--bursts", "10000", "--at", "64,1420", "--suites", suites]);
+    let full = options.full;
+    let arguments: &[&str] = match section {
+        Section::Crypto => {
+            let filter = if full { "" } else { "/(64|1420)/equal/1sa" };
+            return programs.criterion("crypto", filter, progress);
+        }
+        Section::Stages => {
+            let filter = if full {
+                ""
             } else {
-                command.args([
-                    "--bursts",
-                    "1000",
-                    "--sas",
-                    "1,1000,100000",
-                    "--window",
-                    "100",
-                ]);
-            }
-            program::run(command, progress)
+                "(aes128gcm16|sha256_128)/(64|1420)/"
+            };
+            let mut results = programs.criterion("stages", filter, progress)?;
+            results["missing"] = json!(["instruction counts: no run under valgrind is built yet"]);
+            return Ok(results);
         }
         Section::Wire => {
-            let extent = if options.full {
-                wire::Extent {
-                    sizes: "64,128,256,512,1024,1420,0",
-                    trial: "2000",
-                    precision: "1",
-                }
-            } else {
-                wire::Extent {
-                    sizes: "64,1420",
-                    trial: "400",
-                    precision: "5",
-                }
+            let given = match &options.what {
+                Some(What::Wire(given)) => given.clone(),
+                _ => wire::Given::default(),
             };
-            wire::run(programs, extent, progress)
+            return wire::run(programs, extent_of_wire(full), &given, progress);
+        }
+        Section::Peers => {
+            let extent = peers::Extent {
+                rounds: if full { 5 } else { 2 },
+                seconds: if full { 5 } else { 1 },
+            };
+            return peers::run(programs, extent, progress);
+        }
+        Section::Pipeline if full => &[
+            "--bursts=10000",
+            "--at=64,1420",
+            "--suites=aes128gcm16,aes256gcm16,chacha20poly1305,null+sha1_96,null+sha256_128",
+        ],
+        Section::Pipeline => &["--bursts=1000", "--sas=1,1000,100000", "--window=100"],
+        Section::Steering => &[],
+        Section::Rekey if full => &["--change=rekey", "--sas=2,10000,1000000"],
+        Section::Rekey => &["--change=rekey"],
+        Section::Reconfigure if full => &["--change=reconfigure", "--sas=2,10000,1000000"],
+        Section::Reconfigure => &["--change=reconfigure"],
+    };
+    let name = match section {
+        Section::Rekey | Section::Reconfigure => "publish",
+        other => other.name(),
+    };
+    let mut command = Command::new(programs.path(name));
+    command.args(arguments);
+    program::run(command, progress)
+}
+
+const fn extent_of_wire(full: bool) -> wire::Extent<'static> {
+    if full {
+        wire::Extent {
+            sizes: "64,128,256,512,1024,1420,0",
+            trial: "2000",
+            precision: "1",
+        }
+    } else {
+        wire::Extent {
+            sizes: "64,1420",
+            trial: "400",
+            precision: "5",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The programs that measure: built as shipped, run with a bar that follows their steps.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,10 +12,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use xipsec_tests::{binary, shell};
 
+use super::document;
+use crate::cargo;
+use crate::demo::Binaries;
+
 /// The folder of the built binaries.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     folder: PathBuf,
+    profile: String,
 }
 
 impl Programs {
@@ -22,7 +28,48 @@ impl Programs {
     pub(crate) fn build(profile: &str) -> Result<Self> {
         eprintln!("bench: building, profile {profile} (the first time takes minutes)");
         let folder = binary::build(profile, &["xipsec", "xipsec-bench"])?;
-        Ok(Self { folder })
+        Ok(Self {
+            folder,
+            profile: profile.to_owned(),
+        })
+    }
+
+    /// The demo's part of them.
+    pub(crate) fn of_demo(&self) -> Binaries {
+        Binaries {
+            xipsec: self.path("xipsec"),
+            forwarder: self.path("xdp-forward"),
+        }
+    }
+
+    /// Runs one of criterion's benches, with a filter of names, and returns its document.
+    pub(crate) fn criterion(&self, name: &str, filter: &str, progress: &Progress) -> Result<Value> {
+        progress.step(1, 1, "criterion (no steps are told)");
+        let results = document::folder().join(format!("{name}.json"));
+        fs::create_dir_all(document::folder())?;
+        // Its own profile is the release one; another is for whoever tries this out.
+        let profile = if self.profile == "release" {
+            "bench"
+        } else {
+            &self.profile
+        };
+        let arguments = [
+            "bench",
+            "--quiet",
+            "--package",
+            "xipsec-bench",
+            "--bench",
+            name,
+        ];
+        let mut command = cargo::command(&arguments);
+        command.args(["--profile", profile]);
+        if !filter.is_empty() {
+            command.args(["--", filter]);
+        }
+        command.env("XIPSEC_BENCH_RESULTS", &results);
+        shell::run(&mut command)?;
+        let text = fs::read_to_string(&results).with_context(|| format!("no results of {name}"))?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// Path of one program.

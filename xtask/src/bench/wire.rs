@@ -2,10 +2,12 @@
 //! bare AF_XDP forwarder, and the kernel's own forwarding, on the same wires in turns.
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use xipsec_tests::config::{LEFT, RIGHT};
@@ -53,8 +55,75 @@ pub(super) struct Extent<'a> {
     pub(super) precision: &'a str,
 }
 
-/// Measures all three.
-pub(super) fn run(programs: &Programs, extent: Extent<'_>, progress: &Progress) -> Result<Value> {
+impl<'a> Extent<'a> {
+    fn arguments(self) -> [&'a str; 6] {
+        [
+            "--sizes",
+            self.sizes,
+            "--trial",
+            self.trial,
+            "--precision",
+            self.precision,
+        ]
+    }
+}
+
+/// Interfaces of this machine with a device between them that is none of ours to start.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Given {
+    /// Interface that sends; without it namespaces are made
+    #[arg(long, requires_all = ["right", "destination"])]
+    left: Option<String>,
+    /// Interface that receives
+    #[arg(long, requires = "left")]
+    right: Option<String>,
+    /// MAC address of the device on the sending side
+    #[arg(long, requires = "left")]
+    destination: Option<String>,
+    /// Source address of the packets
+    #[arg(long, default_value = LEFT.host[0])]
+    from: String,
+    /// Destination address of the packets
+    #[arg(long, default_value = RIGHT.host[0])]
+    to: String,
+    /// File with the key of the SA by which packets come out, in hexadecimal: for their latency
+    #[arg(long, requires = "left")]
+    key_file: Option<PathBuf>,
+}
+
+/// Measures the given device, or all three in namespaces.
+pub(super) fn run(
+    programs: &Programs,
+    extent: Extent<'_>,
+    given: &Given,
+    progress: &Progress,
+) -> Result<Value> {
+    if let (Some(left), Some(right), Some(mac)) = (&given.left, &given.right, &given.destination) {
+        let mut command = Command::new(programs.path("wire-test"));
+        command.args(["--left", left, "--right", right, "--destination", mac]);
+        command.args(["--from", &given.from, "--to", &given.to]);
+        command.args(extent.arguments());
+        if let Some(key) = &given.key_file {
+            command.arg("--key-file").arg(key);
+        }
+        let results = program::run(command, progress)?;
+        return Ok(json!({"records": named(&results, "given"), "missing": []}));
+    }
+    in_namespaces(programs, extent, progress)
+}
+
+/// The records of one device, with its name in them.
+fn named(results: &Value, device: &str) -> Vec<Value> {
+    let records = results["records"].as_array().into_iter().flatten();
+    let named = records.map(|record| {
+        let mut record = record.clone();
+        record["device"] = device.into();
+        record
+    });
+    named.collect()
+}
+
+fn in_namespaces(programs: &Programs, extent: Extent<'_>, progress: &Progress) -> Result<Value> {
     let plan = Plan {
         core_each: true,
         ..Plan::default()
@@ -76,11 +145,7 @@ pub(super) fn run(programs: &Programs, extent: Extent<'_>, progress: &Progress) 
         };
         let results = with(device, &mut lab, programs, work)
             .with_context(|| format!("{}, between generator and sink", device.name()))?;
-        for record in results["records"].as_array().into_iter().flatten() {
-            let mut record = record.clone();
-            record["device"] = device.name().into();
-            records.push(record);
-        }
+        records.extend(named(&results, device.name()));
     }
     Ok(json!({"records": records, "missing": []}))
 }
@@ -94,8 +159,7 @@ fn tester(programs: &Programs, lab: &Lab, extent: Extent<'_>) -> Result<Command>
     command.args(["--left", &left, "--right", &right, "--core", CORES[1]]);
     command.args(["--destination", &destination]);
     command.args(["--from", LEFT.host[0], "--to", RIGHT.host[0]]);
-    command.args(["--sizes", extent.sizes, "--trial", extent.trial]);
-    command.args(["--precision", extent.precision]);
+    command.args(extent.arguments());
     Ok(command)
 }
 

@@ -18,7 +18,7 @@ use super::Binaries;
 
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Contender {
+pub(crate) enum Contender {
     /// The kernel's own forwarding, no encryption.
     Kernel,
     /// Frames from one AF_XDP socket to another, no encryption, no routing.
@@ -28,11 +28,11 @@ pub(super) enum Contender {
 }
 
 /// In the order of a round.
-pub(super) const ALL: [Contender; 3] = [Contender::Kernel, Contender::BareXdp, Contender::Xipsec];
+pub(crate) const ALL: [Contender; 3] = [Contender::Kernel, Contender::BareXdp, Contender::Xipsec];
 
 impl Contender {
     /// Its name in the table.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel forwarding",
             Self::BareXdp => "bare AF_XDP forwarder",
@@ -42,7 +42,7 @@ impl Contender {
 
     /// Lets this contender forward, runs `work`, and takes it away again. What gateways counted
     /// comes back beside the result.
-    pub(super) fn with<T>(
+    pub(crate) fn with<T>(
         self,
         lab: &mut Lab,
         binaries: &Binaries,
@@ -166,7 +166,7 @@ fn kernel_forwards(lab: &Lab, on: bool) -> Result<()> {
 }
 
 /// Checksum offload of both hosts, and with it the segmentation that it carries.
-pub(super) fn checksum_offload(lab: &Lab, on: bool) -> Result<()> {
+pub(crate) fn checksum_offload(lab: &Lab, on: bool) -> Result<()> {
     for host in [&lab.host_a, &lab.host_b] {
         let end = End::new(host, "eth0");
         end.checksum_offload(on)?;

@@ -12,11 +12,11 @@ use super::{Binaries, Options, Progress};
 
 /// The hosts' route MTU, for every contender: with ESP around it a packet of this size still fits
 /// the wires' 1500, so all three carry packets of the same size.
-pub(super) const INNER_MTU: u32 = 1440;
+pub(crate) const INNER_MTU: u32 = 1440;
 /// Payload bytes of small datagrams: the rate is bound by packets.
-pub(super) const SMALL: u32 = 64;
+pub(crate) const SMALL: u32 = 64;
 /// Payload bytes of large datagrams.
-pub(super) const LARGE: u32 = 1300;
+pub(crate) const LARGE: u32 = 1300;
 
 /// What is measured of each contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 //! the figures: plain kernel forwarding, a bare AF_XDP forwarder and xipsec on the same wires in
 //! the same run, in turns, so that what else the machine does hits all three alike.
 
-mod contender;
-mod measure;
+pub(crate) mod contender;
+pub(crate) mod measure;
 mod proof;
 mod report;
 
@@ -37,9 +37,11 @@ pub(crate) struct Options {
 }
 
 /// The binaries of the demo, built as they are shipped.
-struct Binaries {
-    xipsec: PathBuf,
-    forwarder: PathBuf,
+pub(crate) struct Binaries {
+    /// The gateway.
+    pub(crate) xipsec: PathBuf,
+    /// The bare forwarder.
+    pub(crate) forwarder: PathBuf,
 }
 
 /// Steps done and to do: a bar on a terminal, a line a step elsewhere.

@@ -54,8 +54,14 @@ const CAVEATS: [&str; 4] = [
 fn pieces(document: &Document, section: Section) -> Vec<Piece> {
     let records = document.records(section);
     match section {
+        Section::Crypto => views::stages::crypto(records),
+        Section::Stages => views::stages::pieces(records),
         Section::Pipeline => views::pipeline::pieces(records),
+        Section::Steering => views::steering::pieces(records),
         Section::Wire => views::wire::pieces(records),
+        Section::Peers => views::peers::pieces(records),
+        Section::Rekey => views::change::pieces(records, "Rekey"),
+        Section::Reconfigure => views::change::pieces(records, "Reconfigure"),
     }
 }
 

@@ -1,6 +1,10 @@
 //! What each section shows: tables, plots, and figures for the top of the page.
 
+pub(super) mod change;
+pub(super) mod peers;
 pub(super) mod pipeline;
+pub(super) mod stages;
+pub(super) mod steering;
 pub(super) mod wire;
 
 use serde_json::Value;
@@ -41,7 +45,12 @@ fn distinct(records: &[&Value], key: &str) -> Vec<Value> {
 pub(super) fn samples(section: crate::bench::section::Section) -> Vec<Value> {
     use crate::bench::section::Section;
     match section {
+        Section::Crypto => stages::crypto_samples(),
+        Section::Stages => stages::samples(),
         Section::Pipeline => pipeline::samples(),
+        Section::Steering => steering::samples(),
+        Section::Peers => peers::samples(),
+        Section::Rekey | Section::Reconfigure => change::samples(),
         Section::Wire => wire::samples(),
     }
 }

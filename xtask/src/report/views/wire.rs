@@ -31,6 +31,7 @@ fn device_name(device: &str) -> &str {
         "kernel" => "kernel forwarding",
         "bare" => "bare AF_XDP forwarder",
         "xipsec" => "xipsec (seals ESP)",
+        "given" => "the given device",
         other => other,
     }
 }

@@ -6,6 +6,7 @@
 //! it is attached the kernel's own path has everything, and the guard watches that one.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
@@ -335,14 +336,28 @@ impl SteerProgram {
     /// # Errors
     /// EINVAL for less than an Ethernet header, or what else the kernel says.
     pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, ProgramError> {
+        self.test_run_for_time(frame, 1).map(|(action, _)| action)
+    }
+
+    /// As [`Self::test_run`], `repeat` times in a row: the action and the mean time of a run, in
+    /// which the kernel rounds to nanoseconds.
+    ///
+    /// # Errors
+    /// As [`Self::test_run`].
+    pub fn test_run_for_time(
+        &mut self,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(u32, Duration), ProgramError> {
         let interface = self.interface.clone();
         let options = TestRunOptions {
             data_in: Some(frame),
+            repeat,
             ..TestRunOptions::default()
         };
         self.xdp()
             .and_then(|xdp| xdp.test_run(options))
-            .map(|result| result.return_value)
+            .map(|result| (result.return_value, result.duration))
             .map_err(|error| ProgramError::other(&interface, "test-run the XDP program", &error))
     }
 
