@@ -106,7 +106,12 @@ fn readiness_is_the_control_socket() {
             "status before the start"
         );
         lab.start()?;
-        lab.left.ask(&["status"])?;
+        let status = lab.left.ask(&["status"])?;
+        let gcm = &status["crypto"][0];
+        ensure!(
+            gcm["algorithms"] == "aes-gcm" && gcm["code"].is_string(),
+            "{status}"
+        );
         // Every port forwards when the socket appears: the first ping needs no second try.
         lab.host_a
             .run(&format!("ping -n -q -c 1 -W 2 {}", RIGHT.host[0]))?;

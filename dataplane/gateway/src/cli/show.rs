@@ -36,6 +36,9 @@ pub fn status(read: &Read) -> ExitCode {
                 .map_or_else(|| "not pinned".into(), |core| format!("core {core}"));
             rows.push(vec![format!("worker {}", worker.number), core]);
         }
+        for row in status.crypto {
+            rows.push(vec![row.algorithms, row.code]);
+        }
         for choice in status.choices {
             rows.push(vec![
                 choice.what,

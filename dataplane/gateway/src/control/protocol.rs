@@ -126,6 +126,15 @@ pub struct WorkerRow {
     pub core: Option<usize>,
 }
 
+/// Whose code serves a family of algorithms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CryptoRow {
+    /// The family.
+    pub algorithms: String,
+    /// The CPU features that our own code builds on, or the library.
+    pub code: String,
+}
+
 /// `xipsec status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -155,6 +164,9 @@ pub struct Status {
     pub host_port: String,
     /// Where sequence numbers are reserved, empty for nowhere.
     pub state_dir: String,
+    /// Whose code serves which algorithms.
+    #[serde(default)]
+    pub crypto: Vec<CryptoRow>,
     /// Automatic choices of the gateway as a whole.
     pub choices: Vec<Choice>,
 }

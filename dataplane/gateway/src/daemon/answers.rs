@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use ipsec::crypto::Backend;
 use ipsec::policy::{AddressRange, AddressSelector, PolicyParameters, PortSelector, Selector};
 use ipsec::sa::Sa;
 use ipsec::sa::association::{Direction, Mode, NO_HOME, Protocol};
 use ipsec::time::{SECOND, Time};
 use serde_json::{Value, json};
 
-use crate::control::protocol::{Choice, Method, PolicyRow, PortRow, SaRow, Status, WorkerRow};
+use crate::control::protocol::{
+    Choice, CryptoRow, Method, PolicyRow, PortRow, SaRow, Status, WorkerRow,
+};
 use crate::control::server::{Answers, Refused};
 use crate::counters::{self, Block, Cell, PolicyCell, Tally};
 use crate::daemon::orders;
@@ -133,6 +136,7 @@ impl Running {
             guard_drops: self.guard_drops.get(),
             host_port: self.host_port.clone(),
             state_dir: self.state_dir.clone(),
+            crypto: crypto(),
             choices: self.choices.clone(),
         }
     }
@@ -373,6 +377,16 @@ fn range(range: &AddressRange) -> String {
         (_, true) => format!("{first}/{}", bits - host_bits),
         (_, false) => format!("{first}-{last}"),
     }
+}
+
+/// Whose code keys are expanded for.
+fn crypto() -> Vec<CryptoRow> {
+    let families = Backend::chosen().by_family().into_iter();
+    let rows = families.map(|(algorithms, code)| CryptoRow {
+        algorithms: algorithms.to_owned(),
+        code: code.to_owned(),
+    });
+    rows.collect()
 }
 
 fn upper(selector: &Selector) -> String {

@@ -76,6 +76,27 @@ impl Backend {
         }
         "library"
     }
+
+    /// Whose code does each family of algorithms: what [`Self::name`] says, `sha-ni`, `ring`, or
+    /// `library`.
+    #[must_use]
+    pub fn by_family(self) -> [(&'static str, &'static str); 5] {
+        let own = self.name();
+        #[cfg(target_arch = "x86_64")]
+        let sha = self.0.is_some() && multibuffer::Sha::found().is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        let sha = false;
+        [
+            ("aes-gcm", own),
+            ("aes-cbc", own),
+            (
+                "hmac-sha1 hmac-sha256",
+                if sha { "sha-ni" } else { "library" },
+            ),
+            ("chacha20-poly1305", "ring"),
+            ("others", "library"),
+        ]
+    }
 }
 
 /// The expanded keys, by the code that uses them.
