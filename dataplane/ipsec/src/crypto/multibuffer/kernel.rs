@@ -146,41 +146,48 @@ impl<'a, V: Lanes> Work<'a, V> {
         V::splat(self.cpu, block)
     }
 
-    /// A power of the hash key in every lane, and the sum of its halves.
+    /// A block in each lane, each times the same power of the hash key.
     #[inline(always)]
-    fn power(&self, power: usize) -> (V, V) {
-        self.factor(V::POWERS - power, |index| {
-            V::splat(self.cpu, load(&self.material.powers[index]))
-        })
-    }
-
-    /// A power of the hash key, in each lane the next lower one, and the sums of their halves.
-    #[inline(always)]
-    fn powers(&self, highest: usize) -> (V, V) {
-        self.factor(V::POWERS - highest, |index| {
-            let powers = &self.material.powers[index..index + V::COUNT];
-            // SAFETY: so many blocks follow.
-            unsafe { V::load::<false>(self.cpu, powers.as_ptr().cast()) }
-        })
-    }
-
-    #[inline(always)]
-    fn factor(&self, index: usize, load: impl Fn(usize) -> V) -> (V, V) {
-        let power = load(index);
-        if V::KEEPS_SUMS {
-            (power, load(V::POWERS + index))
+    fn product(&self, block: V, power: usize) -> Sum<V> {
+        let index = V::POWERS - power;
+        let power = V::splat(self.cpu, load(&self.material.powers[index]));
+        let folded = if V::KEEPS_SUMS {
+            V::splat(self.cpu, load(&self.material.powers[V::POWERS + index]))
         } else {
-            (power, power.xor(power.swapped()))
-        }
+            power.xor(power.swapped())
+        };
+        Sum::of(block, (power, folded))
+    }
+
+    /// A block in each lane, each times the next lower power of the hash key.
+    #[inline(always)]
+    fn products(&self, block: V, highest: usize) -> Sum<V> {
+        let index = V::POWERS - highest;
+        let power = self.powers(index);
+        let folded = if V::KEEPS_SUMS {
+            self.powers(V::POWERS + index)
+        } else {
+            power.xor(power.swapped())
+        };
+        Sum::of(block, (power, folded))
+    }
+
+    #[inline(always)]
+    fn powers(&self, index: usize) -> V {
+        let powers = &self.material.powers[index..index + V::COUNT];
+        // SAFETY: so many blocks follow.
+        unsafe { V::load::<false>(self.cpu, powers.as_ptr().cast()) }
     }
 
     /// The hash over one more group.
     #[inline(always)]
     fn hashed<const GROUP: usize>(&self, sum: V, group: [V; GROUP]) -> V {
-        let mut total = Sum::of(group[0].xor(sum), self.power(GROUP * V::COUNT));
-        for (index, block) in group.into_iter().enumerate().skip(1) {
-            total = total.plus(Sum::of(block, self.power((GROUP - index) * V::COUNT)));
+        // What waits for the group before comes last.
+        let mut total = self.product(group[1], (GROUP - 1) * V::COUNT);
+        for (index, block) in group.into_iter().enumerate().skip(2) {
+            total = total.plus(self.product(block, (GROUP - index) * V::COUNT));
         }
+        let total = total.plus(self.product(group[0].xor(sum), GROUP * V::COUNT));
         total.reduced(self.cpu)
     }
 
@@ -358,11 +365,12 @@ impl<'a, V: Lanes> Work<'a, V> {
         }
         // The last text block has the second power: that of the lengths is the first.
         let left = self.text.length.div_ceil(BLOCK) + 1 - progress.blocks;
-        let mut total = Sum::of(self.lengths(), self.power(1));
-        hashed[0] = hashed[0].xor(progress.sum);
-        for (index, block) in hashed.into_iter().enumerate() {
-            total = total.plus(Sum::of(block, self.powers(left + 1 - index * V::COUNT)));
+        let mut total = self.product(self.lengths(), 1);
+        for (index, block) in hashed.into_iter().enumerate().skip(1) {
+            total = total.plus(self.products(block, left + 1 - index * V::COUNT));
         }
+        // What waits for the group before comes last.
+        let total = total.plus(self.products(hashed[0].xor(progress.sum), left + 1));
         let hash = total.reduced(self.cpu).total();
         hash.reversed(self.cpu.narrowest()).xor(hiding)
     }

@@ -198,3 +198,123 @@ fn damage_anywhere_leaves_nothing_but_zeros() {
 fn the_best_form_is_chosen() {
     assert_eq!(Backend::all().next(), Some(Backend::chosen()));
 }
+
+/// A burst as traffic brings it: keys and lengths in any order, some packets damaged, some without
+/// the room or the length that they want.
+struct Mixed {
+    payloads: Vec<Vec<u8>>,
+    keys: Vec<usize>,
+    missing: Vec<usize>,
+}
+
+impl Mixed {
+    fn new(seed: u64) -> Self {
+        let random = bytes(4 * 64, seed);
+        let payloads = (random.chunks_exact(4)).map(|it| match it[0] % 4 {
+            0 => usize::from(it[1] % 64),
+            1 => usize::from(it[1]) + usize::from(it[2]) * 5,
+            2 => usize::from(it[1]) * 32,
+            _ => usize::from(it[1]),
+        });
+        Self {
+            payloads: payloads.map(|length| bytes(length, seed)).collect(),
+            keys: random.iter().map(|it| usize::from(it % 5)).collect(),
+            missing: random.iter().map(|it| usize::from(*it < 12) * 3).collect(),
+        }
+    }
+
+    /// Packets sealed, all in one burst or each in one of its own.
+    fn sealed(&self, transforms: &[Transform], burst: usize) -> Vec<Vec<u8>> {
+        let suite = transforms[0].suite();
+        let rooms = self.payloads.iter().zip(&self.missing);
+        let rooms = rooms.map(|(payload, missing)| {
+            let mut room = prepared(suite, payload.len(), 9);
+            room.truncate(room.len() - missing);
+            room
+        });
+        let mut rooms: Vec<_> = rooms.collect();
+        let jobs = self.payloads.iter().zip(&mut rooms).zip(&self.keys);
+        let jobs = jobs.map(|((source, destination), key)| SealJob {
+            transform: &transforms[*key],
+            source,
+            destination,
+            sequence: 9,
+            esn: key % 2 == 0,
+        });
+        let mut jobs: Vec<_> = jobs.collect();
+        jobs.chunks_mut(burst).for_each(seal);
+        rooms
+    }
+
+    /// Texts, and zeros for what does not open.
+    fn opened(&self, transforms: &[Transform], packets: &[Vec<u8>], burst: usize) -> Vec<Vec<u8>> {
+        let mut rooms: Vec<_> = packets.iter().map(|it| vec![0x5a; it.len()]).collect();
+        let jobs = packets.iter().zip(&mut rooms).zip(&self.keys);
+        let jobs = jobs.map(|((source, destination), key)| OpenJob {
+            transform: &transforms[*key],
+            source,
+            destination,
+            sequence: 9,
+            esn: key % 2 == 0,
+            authentic: false,
+        });
+        let mut jobs: Vec<_> = jobs.collect();
+        jobs.chunks_mut(burst).for_each(open);
+        let authentic: Vec<_> = jobs.iter().map(|job| job.authentic).collect();
+        for (room, authentic) in rooms.iter_mut().zip(authentic) {
+            let text = room
+                .len()
+                .saturating_sub(16 + transforms[0].suite().icv_length());
+            room.truncate(if authentic { text } else { 0 });
+        }
+        rooms
+    }
+}
+
+#[test]
+fn a_mixed_burst_is_what_the_library_makes_of_its_packets_alone() {
+    let (kernels, library) = kernels();
+    for backend in kernels {
+        for (seed, suite) in (1..).zip(suites()) {
+            let expand = |backend| (0..5).map(move |key| transform(backend, suite, 20 + key));
+            let own: Vec<_> = expand(backend).collect();
+            let library: Vec<_> = expand(library).collect();
+            let mixed = Mixed::new(seed);
+            let mut packets = mixed.sealed(&own, 64);
+            assert!(packets == mixed.sealed(&library, 1), "{suite:?}");
+            for (index, packet) in packets.iter_mut().enumerate().filter(|it| it.0 % 7 == 3) {
+                let bit = index * 131 % (packet.len() * 8);
+                packet[bit / 8] ^= 1 << (bit % 8);
+            }
+            let texts = mixed.opened(&own, &packets, 64);
+            assert!(texts == mixed.opened(&library, &packets, 1), "{suite:?}");
+            assert!(texts.iter().any(Vec::is_empty), "{suite:?}");
+        }
+    }
+}
+
+/// Minutes: by hand, `cargo test --release -p ipsec every_length_at_every -- --ignored`.
+#[test]
+#[ignore = "minutes"]
+fn every_length_at_every_alignment_equals_the_library() {
+    let (kernels, library) = kernels();
+    let text = bytes(9216, 15);
+    for backend in kernels {
+        for suite in suites() {
+            let kernel = transform(backend, suite, 16);
+            let library = transform(library, suite, 16);
+            for length in 0..=9216 {
+                for shift in [length % 64, (length / 64 + 13) % 64] {
+                    compare(&kernel, &library, &text[..length], shift, backend.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_code_of_aes_gcm_is_named() {
+    for backend in Backend::all() {
+        assert_eq!(backend.by_family()[0], ("aes-gcm", backend.name()));
+    }
+}
