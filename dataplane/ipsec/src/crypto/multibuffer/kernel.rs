@@ -366,8 +366,11 @@ impl<'a, V: Lanes> Work<'a, V> {
         // The last text block has the second power: that of the lengths is the first.
         let left = self.text.length.div_ceil(BLOCK) + 1 - progress.blocks;
         let mut total = self.product(self.lengths(), 1);
-        for (index, block) in hashed.into_iter().enumerate().skip(1) {
-            total = total.plus(self.products(block, left + 1 - index * V::COUNT));
+        // By index: over an iterator that skips, the compiler keeps the registers in memory.
+        #[allow(clippy::needless_range_loop, reason = "registers stay registers")]
+        for index in 1..N {
+            let power = left + 1 - index * V::COUNT;
+            total = total.plus(self.products(hashed[index], power));
         }
         // What waits for the group before comes last.
         let total = total.plus(self.products(hashed[0].xor(progress.sum), left + 1));
