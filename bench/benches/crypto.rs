@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ipsec::crypto::suite::{Encryption, Suite};
+use ipsec::crypto::suite::{Encryption, Integrity, Suite};
 use ipsec::crypto::{Backend, OpenJob, SealJob, Transform, open, seal};
 use ipsec::secret::Secret;
 use ring::aead::{
@@ -32,15 +32,26 @@ const HEADER: usize = 8;
 
 /// What is measured. Another suite takes a line here; without a cipher in [`reference`] its
 /// reference is the libraries.
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 6] = [
     aead(Encryption::AesGcm { bits: 128, icv: 16 }),
     aead(Encryption::AesGcm { bits: 256, icv: 16 }),
+    separate(Encryption::Null, Integrity::Sha1_96),
+    separate(Encryption::Null, Integrity::Sha256_128),
+    separate(Encryption::AesCbc { bits: 128 }, Integrity::Sha1_96),
+    separate(Encryption::AesCbc { bits: 128 }, Integrity::Sha256_128),
 ];
 
 const fn aead(encryption: Encryption) -> Suite {
     Suite {
         encryption,
         integrity: None,
+    }
+}
+
+const fn separate(encryption: Encryption, integrity: Integrity) -> Suite {
+    Suite {
+        encryption,
+        integrity: Some(integrity),
     }
 }
 

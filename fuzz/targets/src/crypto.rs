@@ -11,16 +11,22 @@ use crate::bytes::Bytes;
 const GUARD: u8 = 0xc5;
 const GUARDS: usize = 64;
 
-/// Packets of one burst, at most.
-const BURST: usize = 8;
+/// Packets of one burst, at most: more than any kernel takes side by side.
+const BURST: usize = 20;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let count = suites().len() as u8;
     (0..count)
-        .map(|suite| {
+        .flat_map(|suite| {
             let long = [suite, 1, 5, 220, 0, 9, 1, 2, 3];
             let short = [(suite + 7) % count, 0, 0, 40, 0, 1, 9, 9, 9];
-            [&[suite][..], &long, &short, &long].concat()
+            // Many of one suite, of lengths that differ.
+            let many = (0..BURST as u8).flat_map(|index| {
+                let [high, low] = (u16::from(index) * 293 % 1500).to_be_bytes();
+                [suite, 1, high, low, 0, index, 4, 5, index]
+            });
+            let few = [&[suite][..], &long, &short, &long].concat();
+            [few, [suite].into_iter().chain(many).collect()]
         })
         .collect()
 }

@@ -5,6 +5,10 @@ use core::arch::x86_64::{
     _mm256_loadu_si256, _mm256_storeu_si256,
 };
 
+use arrayvec::ArrayVec;
+
+use crate::limits::BATCH;
+
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 16;
 
@@ -80,5 +84,29 @@ pub(super) fn side_by_side<const N: usize>(mut registers: [&mut __m128i; N]) {
             }
         }
         _ => {}
+    }
+}
+
+/// The places of lengths, the longest first: lanes that take them in this order end at about the
+/// same time.
+pub(super) struct LongestFirst(ArrayVec<usize, BATCH>);
+
+impl LongestFirst {
+    /// Of at most [`BATCH`] lengths.
+    #[inline]
+    pub(super) fn of(lengths: impl Iterator<Item = usize>) -> Self {
+        let mut order = Self(ArrayVec::new());
+        for (place, length) in lengths.enumerate() {
+            order.0.push(length * BATCH + place);
+        }
+        if !order.0.is_sorted() {
+            order.0.sort_unstable();
+        }
+        order
+    }
+
+    #[inline]
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().rev().map(|number| number % BATCH)
     }
 }

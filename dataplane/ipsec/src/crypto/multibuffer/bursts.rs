@@ -5,6 +5,7 @@ use super::super::mac::{self, Mac, Signed};
 use super::super::suite::{Encryption, Integrity, Protocol, Suite};
 use super::super::tests::{bytes, keys, prepared};
 use super::super::{Backend, OpenJob, SealJob, Transform, open, seal};
+use super::{CbcKey, HmacKey, Sha1};
 use crate::limits::BATCH;
 use crate::secret::Secret;
 
@@ -385,4 +386,12 @@ fn a_mac_over_pieces_is_the_mac_over_all() {
             }
         }
     }
+}
+
+/// An idle pair of SAs is to take 2.5 KiB in all; its keys take less than half of that, even of
+/// AES-256 and with both directions of the cipher on both sides.
+#[test]
+fn keys_of_a_pair_take_little() {
+    let one = size_of::<CbcKey<15>>() + size_of::<HmacKey<Sha1>>();
+    assert!(2 * one <= 1152, "{one} bytes for each SA");
 }

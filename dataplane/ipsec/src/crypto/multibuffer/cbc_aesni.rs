@@ -87,8 +87,12 @@ fn stride<const N: usize, const KEYS: usize>(
     text: &mut [u8],
 ) {
     let (before, cipher) = (source.as_chunks().0, source[BLOCK..].as_chunks().0);
-    let (Some(before), Some(cipher)) = (before.first_chunk::<N>(), cipher.first_chunk::<N>())
-    else {
+    // Arrays, lest the loops become calls that copy memory.
+    let (Some(before), Some(cipher), Some(places)) = (
+        before.first_chunk::<N>(),
+        cipher.first_chunk::<N>(),
+        text.as_chunks_mut().0.first_chunk_mut::<N>(),
+    ) else {
         return;
     };
     let mut blocks = [_mm_setzero_si128(); N];
@@ -100,7 +104,6 @@ fn stride<const N: usize, const KEYS: usize>(
             *block = _mm_aesdec_si128(*block, load(key));
         }
     }
-    let places = text.as_chunks_mut().0.iter_mut();
     for ((block, before), place) in blocks.into_iter().zip(before).zip(places) {
         let block = _mm_aesdeclast_si128(block, load(&keys[KEYS - 1]));
         store(place, _mm_xor_si128(block, load(before)));

@@ -115,16 +115,17 @@ unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
         for (index, (block, pair)) in blocks.iter_mut().zip(source.as_chunks::<2>().0).enumerate() {
             // SAFETY: each step's block can be read.
             let text = unsafe { gather(pair.map(|at| at.wrapping_add(offset))) };
-            let text = _mm256_xor_si256(text, key::<KEYS, ONE>(one, rows, 0, index));
+            let text = _mm256_xor_si256(text, lane_key::<KEYS, ONE>(one, rows, 0, index));
             *block = _mm256_xor_si256(*block, text);
         }
         for round in 1..KEYS - 1 {
             for (index, block) in blocks.iter_mut().enumerate() {
-                *block = _mm256_aesenc_epi128(*block, key::<KEYS, ONE>(one, rows, round, index));
+                *block =
+                    _mm256_aesenc_epi128(*block, lane_key::<KEYS, ONE>(one, rows, round, index));
             }
         }
         for (index, block) in blocks.iter_mut().enumerate() {
-            let key = key::<KEYS, ONE>(one, rows, KEYS - 1, index);
+            let key = lane_key::<KEYS, ONE>(one, rows, KEYS - 1, index);
             *block = _mm256_aesenclast_epi128(*block, key);
         }
         for (block, pair) in blocks.iter().zip(destination.as_chunks::<2>().0) {
@@ -136,17 +137,23 @@ unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn key<const KEYS: usize, const ONE: bool>(
+fn lane_key<const KEYS: usize, const ONE: bool>(
     one: &RoundKeys<KEYS>,
     rows: &Rows<KEYS>,
     round: usize,
     register: usize,
 ) -> __m256i {
     if ONE {
-        _mm256_broadcastsi128_si256(load(&one[round]))
+        key(one, round)
     } else {
         load_pair(&rows[round][register])
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn key<const KEYS: usize>(keys: &RoundKeys<KEYS>, round: usize) -> __m256i {
+    _mm256_broadcastsi128_si256(load(&keys[round]))
 }
 
 /// # Safety
@@ -180,34 +187,25 @@ unsafe fn scatter([low, high]: [*mut u8; 2], blocks: __m256i) {
 #[target_feature(enable = "avx2,aes,vaes")]
 pub(super) fn decrypt<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8], text: &mut [u8]) {
     const STRIDE: usize = REGISTERS * PAIR;
-    let length = text.len();
-    let strides = length / STRIDE * STRIDE;
+    let strides = text.len() / STRIDE * STRIDE;
     for at in (0..strides).step_by(STRIDE) {
         let source = &source[at..at + BLOCK + STRIDE];
         stride::<REGISTERS, KEYS>(keys, source, &mut text[at..at + STRIDE]);
     }
-    // A single block behind others is decrypted together with the one in front of it once more.
-    let rest = if length - strides == BLOCK && strides > 0 {
-        strides - BLOCK
-    } else {
-        strides
-    };
-    let (source, text) = (&source[rest..], &mut text[rest..]);
-    match text.len().div_ceil(PAIR) {
-        0 => {}
-        1 if text.len() == BLOCK => single(keys, source, text),
+    let (source, text) = (&source[strides..], &mut text[strides..]);
+    match text.len() / PAIR {
+        0 => stride::<0, KEYS>(keys, source, text),
         1 => stride::<1, KEYS>(keys, source, text),
         2 => stride::<2, KEYS>(keys, source, text),
         3 => stride::<3, KEYS>(keys, source, text),
         4 => stride::<4, KEYS>(keys, source, text),
         5 => stride::<5, KEYS>(keys, source, text),
         6 => stride::<6, KEYS>(keys, source, text),
-        7 => stride::<7, KEYS>(keys, source, text),
-        _ => stride::<REGISTERS, KEYS>(keys, source, text),
+        _ => stride::<7, KEYS>(keys, source, text),
     }
 }
 
-/// As many blocks as fill `N` registers, or one less: then the last but one is decrypted twice.
+/// As many blocks as fill `N` registers, and perhaps one more.
 #[inline]
 #[target_feature(enable = "avx2,aes,vaes")]
 fn stride<const N: usize, const KEYS: usize>(
@@ -215,47 +213,43 @@ fn stride<const N: usize, const KEYS: usize>(
     source: &[u8],
     text: &mut [u8],
 ) {
-    let (before, cipher) = (&source[..text.len()], &source[BLOCK..]);
-    let (Some(before), Some(cipher)) = (pairs::<N>(before), pairs::<N>(cipher)) else {
+    let (before, cipher) = (source.as_chunks().0, source[BLOCK..].as_chunks().0);
+    let (places, odd) = text.as_chunks_mut();
+    // Arrays, lest the loops become calls that copy memory.
+    let (Some(before), Some(cipher), Some(places)) = (
+        before.first_chunk::<N>(),
+        cipher.first_chunk::<N>(),
+        places.first_chunk_mut::<N>(),
+    ) else {
         return;
     };
-    let first = _mm256_broadcastsi128_si256(load(&keys[0]));
-    let mut blocks = cipher.map(|block| _mm256_xor_si256(block, first));
-    for key in &keys[1..KEYS - 1] {
-        let key = _mm256_broadcastsi128_si256(load(key));
+    let mut blocks = [_mm256_setzero_si256(); N];
+    let first = key::<KEYS>(keys, 0);
+    for (block, cipher) in blocks.iter_mut().zip(cipher) {
+        *block = _mm256_xor_si256(load_pair(cipher), first);
+    }
+    for round in 1..KEYS - 1 {
+        let key = key::<KEYS>(keys, round);
         for block in &mut blocks {
             *block = _mm256_aesdec_epi128(*block, key);
         }
     }
-    let last = _mm256_broadcastsi128_si256(load(&keys[KEYS - 1]));
-    for (block, before) in blocks.iter_mut().zip(before) {
-        *block = _mm256_xor_si256(_mm256_aesdeclast_epi128(*block, last), before);
+    let last = key::<KEYS>(keys, KEYS - 1);
+    for ((block, before), place) in blocks.into_iter().zip(before).zip(places) {
+        let block = _mm256_aesdeclast_epi128(block, last);
+        store_pair(place, _mm256_xor_si256(block, load_pair(before)));
     }
-    let (places, _) = text.as_chunks_mut();
-    for (place, block) in places.iter_mut().zip(&blocks[..N - 1]) {
-        store_pair(place, *block);
-    }
-    if let Some(place) = text.last_chunk_mut() {
-        store_pair(place, blocks[N - 1]);
+    if let (Some(odd), Some(source)) = (odd.first_chunk_mut(), source.last_chunk()) {
+        single(keys, source, odd);
     }
 }
 
-/// The pairs from the start on, but the last one from the end.
+/// The block behind another one.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn pairs<const N: usize>(bytes: &[u8]) -> Option<[__m256i; N]> {
-    let mut pairs = [load_pair(bytes.last_chunk()?); N];
-    let (chunks, _) = bytes.as_chunks();
-    for (pair, chunk) in pairs[..N - 1].iter_mut().zip(chunks) {
-        *pair = load_pair(chunk);
-    }
-    Some(pairs)
-}
-
-#[inline]
-#[target_feature(enable = "aes,sse2")]
-fn single<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8], text: &mut [u8]) {
-    let ([before, cipher], Some(text)) = (source.as_chunks().0, text.first_chunk_mut()) else {
+#[target_feature(enable = "avx2,aes")]
+fn single<const KEYS: usize>(keys: &RoundKeys<KEYS>, source: &[u8; PAIR], text: &mut [u8; BLOCK]) {
+    let [before, cipher] = [source.first_chunk(), source.last_chunk()];
+    let (Some(before), Some(cipher)) = (before, cipher) else {
         return;
     };
     let mut block = _mm_xor_si128(load(cipher), load(&keys[0]));

@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::super::mac::Pieces;
-use super::block::{BLOCK as REGISTER, load, store};
+use super::block::{BLOCK as REGISTER, LongestFirst, load, store};
 use crate::limits::BATCH;
 
 /// Bytes of the longest digest.
@@ -276,14 +276,15 @@ const fn behind_digest(length: usize) -> Block {
 /// Takes all blocks of each of `data` into the state at the same place: always as many messages at
 /// a time as fill the CPU, as long as there are. At most [`BATCH`] of them.
 fn absorb<H: Hash>(sha: Sha, states: &mut [State], data: &[&[Block]]) {
-    let mut waiting = data.iter().enumerate().filter(|(_, data)| !data.is_empty());
+    let order = LongestFirst::of(data.iter().map(|data| data.len()));
+    let mut waiting = order.places().take_while(|place| !data[*place].is_empty());
     // Where the state is, and the blocks that are left.
     let mut lanes: ArrayVec<(usize, &[Block]), LANES> = ArrayVec::new();
     loop {
         while lanes.len() < LANES
-            && let Some((index, data)) = waiting.next()
+            && let Some(place) = waiting.next()
         {
-            lanes.push((index, data));
+            lanes.push((place, data[place]));
         }
         let Some(steps) = lanes.iter().map(|(_, data)| data.len()).min() else {
             return;

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::block::BLOCK;
+use super::block::{BLOCK, LongestFirst};
 use super::gcm::Form;
 use super::material::RoundKeys;
 use crate::limits::BATCH;
@@ -226,15 +226,8 @@ unsafe fn through<const KEYS: usize, const N: usize>(
     let Some(first) = runs.first() else {
         return;
     };
-    // The longest first, so that the lanes end at about the same time.
-    let numbered = runs.iter().enumerate();
-    let mut order: ArrayVec<usize, BATCH> = numbered
-        .map(|(index, run)| run.blocks * BATCH + index)
-        .collect();
-    if !order.is_sorted() {
-        order.sort_unstable();
-    }
-    let mut waiting = order.iter().rev().map(|place| &runs[place % BATCH]);
+    let order = LongestFirst::of(runs.iter().map(|run| run.blocks));
+    let mut waiting = order.places().map(|place| &runs[place]);
     let mut lanes = Lanes::new(first.keys);
     let mut step = 0;
     loop {

@@ -69,7 +69,10 @@ fn compress<const N: usize>(states: &mut [State; N], data: [&[Block]; N]) {
     }
     for step in 0..data[0].len() {
         let first = lanes;
-        let blocks = data.map(|data| &data[step]);
+        let mut blocks = [&data[0][step]; N];
+        for (block, data) in blocks.iter_mut().zip(data) {
+            *block = &data[step];
+        }
         macro_rules! rounds {
             ($function:literal: $($quad:literal)+) => {
                 $(rounds::<$function, $quad, N>(&mut lanes, &blocks);)+
