@@ -33,8 +33,6 @@ pub mod policy;
 
 pub mod tables;
 
-mod shape;
-
 pub mod inbound;
 
 pub mod outbound;

@@ -71,6 +71,7 @@ pub(super) enum Look {
 }
 
 /// Looks at a frame from a port.
+#[inline]
 pub(super) fn look(frame: &[u8], facts: &PortFacts) -> Look {
     let Some(header) = Header::parse(frame) else {
         return Look::Drop(DropReason::Malformed);
@@ -92,6 +93,7 @@ pub(super) fn look_from_host(frame: &[u8]) -> Look {
     }
 }
 
+#[inline]
 fn look_inside(frame: &[u8], kind: u16) -> Look {
     let version = match kind {
         ether_type::IPV4 => Version::V4,

@@ -10,7 +10,7 @@ use crate::packet::{Packet, Version, address_bits, protocol};
 use crate::sa::Sa;
 use crate::sa::association::{DontFragment, Dscp, FlowLabel, Mode, Protocol};
 use crate::sa::peer::Place;
-use crate::shape::{ESP_TRAILER, Shape};
+use crate::sa::shape::{ESP_TRAILER, Shape};
 use crate::verdict::DropReason;
 use crate::wire::{ah, esp, udp};
 

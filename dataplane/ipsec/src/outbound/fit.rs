@@ -5,7 +5,6 @@ use crate::outbound::{Item, Verdict};
 use crate::packet::{Packet, Version};
 use crate::sa::Sa;
 use crate::sa::association::Mode;
-use crate::shape::Shape;
 use crate::wire::{ipv4, ipv6};
 
 pub(super) fn run(batch: &mut [Item<'_>]) {
@@ -47,7 +46,7 @@ pub fn largest_inner(bundle: &[&Sa], mtu: u16) -> u16 {
         } else {
             ipv6::LENGTH
         };
-        Shape::of(&sa.parameters, front).largest_inner(mtu)
+        sa.shape.behind(front).largest_inner(mtu)
     })
 }
 

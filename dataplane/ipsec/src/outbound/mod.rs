@@ -32,9 +32,9 @@ use crate::limits::{BATCH, OVERHEAD, PACKET};
 use crate::packet::{self, Packet, Version, protocol};
 use crate::policy::{Memory, PolicyIndex};
 use crate::sa::association::Mode;
+use crate::sa::shape::Shape;
 use crate::sa::state::States;
 use crate::sa::{Sa, SaSlot};
-use crate::shape::Shape;
 use crate::tables::{Count, Tables};
 use crate::time::Time;
 use crate::verdict::DropReason;
@@ -148,7 +148,7 @@ impl<'a> Item<'a> {
 
     /// What `sa` puts around the packet.
     fn shape(&self, sa: &Sa) -> Shape {
-        Shape::of(&sa.parameters, self.front.into())
+        sa.shape.behind(self.front.into())
     }
 
     /// The longest packet with these headers that leaves whole.
@@ -157,7 +157,7 @@ impl<'a> Item<'a> {
             return Some(self.shape(self.sa?).largest_inner(self.mtu));
         };
         let first = self.shape(inner);
-        let second = Shape::of(&self.sa?.parameters, first.front + first.ip);
+        let second = self.sa?.shape.behind(first.front + first.ip);
         Some(first.largest_inner(second.largest_inner(self.mtu)))
     }
 
@@ -298,7 +298,7 @@ fn twice(
     state.check_lifetime(&sa.parameters.lifetime, context.now)?;
     state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
     let shape = item.shape(inner);
-    let second = Shape::of(&sa.parameters, shape.front + shape.ip);
+    let second = sa.shape.behind(shape.front + shape.ip);
     let longest = second.sealed(shape.sealed(item.packet.length.into()));
     let destination = item.destination.as_deref_mut().ok_or(DropReason::NoFrame)?;
     if longest > destination.len() {

@@ -9,7 +9,7 @@ use crate::outbound::{Item, Verdict};
 use crate::packet::{self, checksum};
 use crate::sa::Sa;
 use crate::sa::association::Protocol;
-use crate::shape::Shape;
+use crate::sa::shape::Shape;
 use crate::verdict::DropReason;
 
 /// What sealing needs to know of a packet that is numbered and written. Owned, so that the key's

@@ -39,21 +39,15 @@ pub fn parse_quote(bytes: &[u8]) -> Option<Packet> {
         4 => {
             let header = ipv4::Header::parse(bytes)?;
             let rest = bytes.get(header.length()..)?;
-            let (packet, upper) = describe_v4(header, rest)?;
-            Some(Packet {
-                upper: upper.unwrap_or(Upper::Opaque),
-                ..packet
-            })
+            let upper = upper(Version::V4, header.protocol(), fragment_v4(header).0, rest);
+            describe_v4(header, upper.unwrap_or(Upper::Opaque))
         }
         6 => {
             let header = ipv6::Header::parse(bytes)?;
             let chain = extension::walk(bytes, header.next_header(), ipv6::LENGTH)?;
             let rest = bytes.get(chain.offset..)?;
-            let (packet, upper) = describe_v6(header, chain, rest)?;
-            Some(Packet {
-                upper: upper.unwrap_or(Upper::Opaque),
-                ..packet
-            })
+            let upper = upper(Version::V6, chain.protocol, fragment_v6(chain).0, rest);
+            describe_v6(header, chain, upper.unwrap_or(Upper::Opaque))
         }
         _ => None,
     }
@@ -68,13 +62,13 @@ fn parse_v4(bytes: &[u8]) -> Option<Packet> {
         return None;
     }
 
-    let (packet, upper) = describe_v4(header, rest)?;
-    let upper = match upper {
+    let fragment = fragment_v4(header).0;
+    let upper = match upper(Version::V4, header.protocol(), fragment, rest) {
         Some(upper) => upper,
-        None if packet.fragment == Fragment::First => Upper::Opaque,
+        None if fragment == Fragment::First => Upper::Opaque,
         None => return None,
     };
-    Some(Packet { upper, ..packet })
+    describe_v4(header, upper)
 }
 
 #[inline]
@@ -86,88 +80,92 @@ fn parse_v6(bytes: &[u8]) -> Option<Packet> {
     let whole = bytes.get(..length)?;
     let chain = extension::walk(whole, header.next_header(), ipv6::LENGTH)?;
     let rest = whole.get(chain.offset..)?;
-    let (packet, upper) = describe_v6(header, chain, rest)?;
+    let fragment = fragment_v6(chain).0;
     //= T157 (RFC 7112 section 5)
-    if packet.fragment == Fragment::First && rest.len() < header_length(chain.protocol) {
+    if fragment == Fragment::First && rest.len() < header_length(chain.protocol) {
         return None;
     }
-    Some(Packet {
-        upper: upper?,
-        ..packet
-    })
+    let upper = upper(Version::V6, chain.protocol, fragment, rest)?;
+    describe_v6(header, chain, upper)
 }
 
-/// The descriptor of an IPv4 packet, and what can be seen of the header at the start of `rest`.
+/// Which fragment an IPv4 packet is, and its identification.
 #[inline]
-fn describe_v4(header: ipv4::Header<'_>, rest: &[u8]) -> Option<(Packet, Option<Upper>)> {
+fn fragment_v4(header: ipv4::Header<'_>) -> (Fragment, u32) {
     let flags_and_offset = header.flags_and_offset();
-    let (fragment, identification) =
-        if flags_and_offset & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
-            (Fragment::Whole, 0)
-        } else if flags_and_offset & ipv4::OFFSET == 0 {
-            (Fragment::First, header.identification().into())
-        } else {
-            (Fragment::Later, header.identification().into())
-        };
-    let packet = Packet {
+    if flags_and_offset & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
+        (Fragment::Whole, 0)
+    } else if flags_and_offset & ipv4::OFFSET == 0 {
+        (Fragment::First, header.identification().into())
+    } else {
+        (Fragment::Later, header.identification().into())
+    }
+}
+
+/// The descriptor of an IPv4 packet, made in one piece: it is copied nowhere while its fields are
+/// still on their way to memory.
+#[inline]
+fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Option<Packet> {
+    let (fragment, identification) = fragment_v4(header);
+    Some(Packet {
         source: mapped(header.source()),
         destination: mapped(header.destination()),
         length: header.total_length(),
         upper_offset: u16::try_from(header.length()).ok()?,
         identification,
-        upper: Upper::Opaque,
+        upper,
         version: Version::V4,
         protocol: header.protocol(),
         hop_limit: header.hop_limit(),
         traffic_class: header.traffic_class(),
         fragment,
-        dont_fragment: flags_and_offset & ipv4::DONT_FRAGMENT != 0,
-    };
-    Some((packet, upper(&packet, rest)))
+        dont_fragment: header.flags_and_offset() & ipv4::DONT_FRAGMENT != 0,
+    })
 }
 
-/// The descriptor of an IPv6 packet, and what can be seen of the header at the start of `rest`.
+/// Which fragment an IPv6 packet is, and its identification.
 #[inline]
-fn describe_v6(
-    header: ipv6::Header<'_>,
-    chain: extension::Chain,
-    rest: &[u8],
-) -> Option<(Packet, Option<Upper>)> {
-    let (fragment, identification) = match chain.fragment {
+const fn fragment_v6(chain: extension::Chain) -> (Fragment, u32) {
+    match chain.fragment {
         //= T155 (RFC 6946 section 4)
         None => (Fragment::Whole, 0),
         Some(fragment) if fragment.offset != 0 => (Fragment::Later, fragment.identification),
         Some(fragment) if fragment.more => (Fragment::First, fragment.identification),
         Some(_) => (Fragment::Whole, 0),
-    };
+    }
+}
+
+/// The descriptor of an IPv6 packet, as [`describe_v4`] makes it.
+#[inline]
+fn describe_v6(header: ipv6::Header<'_>, chain: extension::Chain, upper: Upper) -> Option<Packet> {
+    let (fragment, identification) = fragment_v6(chain);
     let length = u32::from(header.payload_length()).wrapping_add(40);
-    let packet = Packet {
+    Some(Packet {
         source: header.source(),
         destination: header.destination(),
         // What does not fit is longer than any packet that we carry.
         length: u16::try_from(length).unwrap_or(u16::MAX),
         upper_offset: u16::try_from(chain.offset).ok()?,
         identification,
-        upper: Upper::Opaque,
+        upper,
         version: Version::V6,
         protocol: chain.protocol,
         hop_limit: header.hop_limit(),
         traffic_class: header.traffic_class(),
         fragment,
         dont_fragment: true,
-    };
-    Some((packet, upper(&packet, rest)))
+    })
 }
 
-/// What selectors see of the header of `protocol` at the start of `rest`; `None` if it is cut in
+/// What selectors see of the header of protocol `named` at the start of `rest`; `None` if it is cut in
 /// front of the end of what they need. What a host would miss behind that is the host's business.
 #[inline]
-fn upper(packet: &Packet, rest: &[u8]) -> Option<Upper> {
+fn upper(version: Version, named: u8, fragment: Fragment, rest: &[u8]) -> Option<Upper> {
     //= T64 (RFC 4301 section 4.4.1.1)
-    if packet.fragment == Fragment::Later {
+    if fragment == Fragment::Later {
         return Some(Upper::Opaque);
     }
-    match packet.protocol {
+    match named {
         protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP | protocol::DCCP => {
             let &[a, b, c, d] = rest.first_chunk::<4>()?;
             Some(Upper::Ports {
@@ -175,8 +173,8 @@ fn upper(packet: &Packet, rest: &[u8]) -> Option<Upper> {
                 destination: u16::from_be_bytes([c, d]),
             })
         }
-        protocol::ICMP if packet.version == Version::V4 => icmp(rest),
-        protocol::ICMPV6 if packet.version == Version::V6 => icmp(rest),
+        protocol::ICMP if version == Version::V4 => icmp(rest),
+        protocol::ICMPV6 if version == Version::V6 => icmp(rest),
         _ => Some(Upper::Opaque),
     }
 }

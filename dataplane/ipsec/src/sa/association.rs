@@ -13,6 +13,7 @@ use crate::packet::{Version, address, address_bits};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::peer::{Peer, Place};
 use crate::sa::sequence::last_number;
+use crate::sa::shape::Shape;
 use crate::sa::state::SaState;
 use crate::secret::Secret;
 use crate::time::{SECOND, Time};
@@ -286,6 +287,8 @@ pub struct Sa {
     pub parameters: SaParameters,
     /// Expanded keys.
     pub transform: Transform,
+    /// What it puts around a packet; in transport mode with nothing in front.
+    pub(crate) shape: Shape,
     /// XORed into the IV of counter modes (design: "What outlives a restart").
     pub iv_mask: u64,
     /// The worker that owns the state, [`NO_HOME`] before the first packet. SAs of one bundle share
@@ -315,6 +318,7 @@ impl Sa {
         Ok(Self {
             name: parameters.name.clone().into_boxed_str(),
             slot,
+            shape: Shape::of(&parameters, 0),
             parameters,
             transform,
             iv_mask,

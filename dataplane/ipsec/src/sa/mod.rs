@@ -13,6 +13,8 @@ pub mod peer;
 
 pub mod association;
 
+pub(crate) mod shape;
+
 pub mod database;
 
 pub mod path_mtu;

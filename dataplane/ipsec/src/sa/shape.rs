@@ -1,8 +1,7 @@
 //! How many bytes an SA puts around a packet (RFC 4303 §2, RFC 4302 §2): pure arithmetic.
 
 use crate::crypto::suite::Suite;
-use crate::sa::SaParameters;
-use crate::sa::association::{Mode, Protocol};
+use crate::sa::association::{Mode, Protocol, SaParameters};
 use crate::wire::{ah, esp, ipv4, ipv6, udp};
 
 /// Pad length and next header.
@@ -21,7 +20,7 @@ pub(crate) struct Shape {
     pub(crate) header: usize,
     /// Behind padding: of ESP 2, of AH none.
     pub(crate) trailer: usize,
-    /// What content, padding and trailer together are a multiple of.
+    /// What content, padding and trailer together are a multiple of: a power of two.
     pub(crate) alignment: usize,
     /// Integrity check value behind it all: none of AH.
     pub(crate) icv: usize,
@@ -61,6 +60,16 @@ impl Shape {
         }
     }
 
+    /// The same SA around a packet of which transport mode leaves `front` bytes in front.
+    #[inline]
+    pub(crate) const fn behind(&self, front: usize) -> Self {
+        let mut shape = *self;
+        if shape.ip == 0 {
+            shape.front = front;
+        }
+        shape
+    }
+
     /// Where the ESP or AH header begins.
     pub(crate) const fn protected(&self) -> usize {
         self.front + self.ip + self.udp
@@ -73,8 +82,9 @@ impl Shape {
 
     /// Padding behind `length` bytes of packet and TFC bytes: the least that aligns.
     pub(crate) const fn padding(&self, length: usize) -> usize {
-        let unaligned = (length.saturating_sub(self.front) + self.trailer) % self.alignment;
-        (self.alignment - unaligned) % self.alignment
+        let unaligned = length.saturating_sub(self.front) + self.trailer;
+        // A division would cost more than all the rest of the arithmetic.
+        unaligned.wrapping_neg() & (self.alignment - 1)
     }
 
     /// Bytes around the content and its padding.
@@ -90,7 +100,7 @@ impl Shape {
     /// The largest packet whose sealed form is at most `mtu` bytes long; 0 when none is.
     pub(crate) fn largest_inner(&self, mtu: u16) -> u16 {
         let room = usize::from(mtu).saturating_sub(self.content() + self.icv);
-        let aligned = room - room % self.alignment;
+        let aligned = room & !(self.alignment - 1);
         if aligned < self.trailer.max(1) {
             return 0;
         }
@@ -102,7 +112,7 @@ impl Shape {
     //= T12 T77 (RFC 4303 section 2.7)
     //= T74 (RFC 4303 section 2.4): padding only aligns
     pub(crate) fn tfc(&self, length: usize, pad_to: u16, mtu: u16) -> usize {
-        if self.trailer == 0 {
+        if self.trailer == 0 || pad_to == 0 {
             return 0;
         }
         let limit = pad_to.min(self.largest_inner(mtu));
