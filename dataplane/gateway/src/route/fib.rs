@@ -97,13 +97,26 @@ impl Fib {
     #[inline]
     #[must_use]
     pub fn lookup(&self, version: Version, destination: u128, flow_hash: u32) -> Option<&Hop> {
+        self.choose(version, destination, flow_hash)
+            .map(|(hop, _)| hop)
+    }
+
+    /// As [`Self::lookup`], and whether every flow to this destination takes that hop.
+    #[inline]
+    #[must_use]
+    pub fn choose(
+        &self,
+        version: Version,
+        destination: u128,
+        flow_hash: u32,
+    ) -> Option<(&Hop, bool)> {
         let value = match version {
             // The low 32 bits of the mapped form are the address.
             Version::V4 => self.v4.lookup((destination & 0xffff_ffff) as u32),
             Version::V6 => self.v6.lookup(destination),
         };
         if value & GROUP == 0 {
-            return self.hops.get(value as usize);
+            return self.hops.get(value as usize).map(|hop| (hop, true));
         }
         if value == NO_MATCH {
             return None;
@@ -111,6 +124,7 @@ impl Fib {
         self.groups
             .get((value & !GROUP) as usize)
             .and_then(|group| self.hop_of(*group, flow_hash))
+            .map(|hop| (hop, false))
     }
 
     /// The hop whose share of the hash's range holds `flow_hash`.

@@ -27,6 +27,8 @@ pub(super) struct Path {
     pub next: NextHop,
     /// Largest IP packet that the way takes, bytes.
     pub mtu: u16,
+    /// Every flow to the destination takes this way.
+    pub any_flow: bool,
 }
 
 /// Whether the next hop's MAC address is known.
@@ -90,7 +92,7 @@ pub(super) fn path(
     destination: u128,
     hash: u32,
 ) -> Option<Path> {
-    let hop = *snapshot.fib.lookup(version, destination, hash)?;
+    let (hop, any_flow) = snapshot.fib.choose(version, destination, hash)?;
     let (version, address) = match hop.via {
         Some(via) => {
             let version = if via.is_ipv4() {
@@ -115,16 +117,22 @@ pub(super) fn path(
             address,
         },
         mtu,
+        any_flow,
     })
 }
 
 /// The way of the sealed packet, by its outer destination, and what is known to fit it.
-pub(super) fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
+fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
     let destination = sa.peer_place().address;
     let path = path(snapshot, outer_version(sa), destination, flow_hash(inner))?;
-    //= T126 (RFC 4301 section 8.2.1)
+    Some(learned(path, sa))
+}
+
+/// The path with what is known of it beyond the first link.
+//= T126 (RFC 4301 section 8.2.1)
+fn learned(path: Path, sa: &Sa) -> Path {
     let mtu = path.mtu.min(sa.published.path_mtu.bytes());
-    Some(Path { mtu, ..path })
+    Path { mtu, ..path }
 }
 
 pub(super) const fn outer_version(sa: &Sa) -> Version {
@@ -136,12 +144,46 @@ pub(super) const fn outer_version(sa: &Sa) -> Version {
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
-    /// The next hop's link.
-    pub(super) fn link(&self, snapshot: &Snapshot, next: NextHop) -> Result<Link, DropReason> {
-        match snapshot
+    /// The way of a packet of `flow` to `destination`, with the next hop's MAC address if it is
+    /// known.
+    #[inline]
+    pub(super) fn way(
+        &mut self,
+        snapshot: &Snapshot,
+        (version, destination): (Version, u128),
+        flow: &Packet,
+    ) -> Option<(Path, Option<Mac>)> {
+        if let Some((path, mac)) = self.ways.find(version, destination) {
+            return Some((path, Some(mac)));
+        }
+        let path = path(snapshot, version, destination, flow_hash(flow))?;
+        let next = path.next;
+        let mac = snapshot
             .neighbors
-            .lookup(next.port, next.version, next.address)
-        {
+            .lookup(next.port, next.version, next.address);
+        if let Some(mac) = mac.filter(|_| path.any_flow) {
+            self.ways.keep(version, destination, path, mac);
+        }
+        Some((path, mac))
+    }
+
+    /// The way of the packet that `sa` makes of `inner`.
+    #[inline]
+    pub(super) fn outer_way(
+        &mut self,
+        snapshot: &Snapshot,
+        sa: &Sa,
+        inner: &Packet,
+    ) -> Option<(Path, Option<Mac>)> {
+        let destination = sa.peer_place().address;
+        let (path, mac) = self.way(snapshot, (outer_version(sa), destination), inner)?;
+        Some((learned(path, sa), mac))
+    }
+
+    /// The next hop's link.
+    #[inline]
+    pub(super) fn link(&self, next: NextHop, mac: Option<Mac>) -> Result<Link, DropReason> {
+        match mac {
             Some(mac) => Ok(Link::Known(mac)),
             None if self.pending.admits(next) => Ok(Link::Wait),
             None => Err(DropReason::NoNeighbor),
@@ -274,21 +316,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) -> Result<(Path, Link), DropReason> {
         let (version, destination) = (packet.version, packet.destination);
-        let path = path(snapshot, version, destination, flow_hash(packet));
-        let toward = path.map(|path| path.next.port);
+        let way = self.way(snapshot, (version, destination), packet);
+        let toward = way.map(|(path, _)| path.next.port);
         if !transit.arrival.is_local() && packet.hop_limit <= 1 {
             let complaint = Complaint::TimeExceeded;
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err(DropReason::HopLimit);
         }
-        let mtu = path.map_or(u16::MAX, |path| path.mtu);
+        let mtu = way.map_or(u16::MAX, |(path, _)| path.mtu);
         if packet.length > mtu && packet.dont_fragment {
             let complaint = Complaint::TooBig(mtu);
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err(DropReason::TooBig);
         }
-        let path = path.ok_or(DropReason::NoRoute)?;
-        Ok((path, self.link(snapshot, path.next)?))
+        let (path, mac) = way.ok_or(DropReason::NoRoute)?;
+        Ok((path, self.link(path.next, mac)?))
     }
 
     /// The packet in a frame of `port`: the one that it lies in, or a copy.

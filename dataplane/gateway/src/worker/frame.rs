@@ -71,7 +71,7 @@ pub(super) enum Look {
 }
 
 /// Looks at a frame from a port.
-#[inline]
+#[inline(always)]
 pub(super) fn look(frame: &[u8], facts: &PortFacts) -> Look {
     let Some(header) = Header::parse(frame) else {
         return Look::Drop(DropReason::Malformed);
@@ -93,7 +93,7 @@ pub(super) fn look_from_host(frame: &[u8]) -> Look {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn look_inside(frame: &[u8], kind: u16) -> Look {
     let version = match kind {
         ether_type::IPV4 => Version::V4,

@@ -16,7 +16,7 @@ use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Transit, clamp, flow_hash};
+use crate::worker::egress::{self, Carrier, Transit, clamp};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
@@ -57,6 +57,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
+        self.ways.forget();
         // Taken out, so that packets may lie in them while the worker works.
         let mut own = std::mem::take(&mut self.opened);
         let mut rooms = own.chunks_exact_mut(ETHERNET + PACKET);
@@ -119,9 +120,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
         }
         inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
-        for item in &items {
-            self.show_policy(item.policy);
-        }
+        self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
         items
             .iter()
@@ -214,7 +213,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.leave_room(place, buffer);
             return;
         }
-        let next = egress::path(snapshot, inner.version, inner.destination, flow_hash(inner));
+        let way = self.way(snapshot, (inner.version, inner.destination), inner);
+        let next = way.map(|(path, _)| path);
         let unprotected =
             |path: egress::Path| snapshot.ports[path.next.port.index()].side == Side::Unprotected;
         if next.is_some_and(unprotected) {

@@ -19,7 +19,7 @@ use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Kept, Worker};
-use crate::worker::reassembly::Gathered;
+use crate::worker::reassembly::{Gathered, Keeps, kept};
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Hands over or shelves what must be kept. Answers the frame if it is done with.
@@ -27,12 +27,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         lane: usize,
         frame: P::Received,
-        (kept, packet): (Kept, Option<Packet>),
+        (kept, packet): (Kept, Packet),
         arrival: Arrival,
         now: Time,
     ) -> Option<P::Received> {
-        match (kept, packet) {
-            (Kept::For(to), Some(packet)) => {
+        match kept {
+            Kept::For(to) => {
                 match self.desk.send(
                     to,
                     Parcel {
@@ -53,10 +53,10 @@ impl<P: Port, H: Host> Worker<P, H> {
                     }
                 }
             }
-            (Kept::Held(slot, end), Some(packet)) => {
+            Kept::Held(slot, end) => {
                 self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
             }
-            (Kept::No, _) | (_, None) => {}
+            Kept::No => {}
         }
         Some(frame)
     }
@@ -193,14 +193,16 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let mut rooms = self.assembly.rooms();
-        let mut gathered = Gathered::new(&mut rooms);
+        let mut keeps = Keeps::new();
+        let mut gathered = Gathered::new(&mut rooms, &mut keeps);
         for (place, parcel) in run.iter_mut().enumerate() {
             let source = Source {
                 frame: parcel.frame.bytes_mut(),
                 packet: parcel.packet,
                 arrival,
             };
-            self.gather(&mut gathered, (place, source), snapshot, now);
+            gathered.add(Some(place), source);
+            self.gather(&mut gathered, place, snapshot, now);
         }
         let direction = match arrival {
             Arrival::Port(_, Side::Unprotected) => Direction::In,
@@ -210,15 +212,15 @@ impl<P: Port, H: Host> Worker<P, H> {
             Direction::In => self.inbound(&gathered.sources, snapshot, now),
             Direction::Out => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        let kept = self.settle_gathered(gathered, ends, now);
+        self.settle_gathered(gathered, &ends, now);
         self.assembly.put_back(rooms);
-        for (parcel, (end, _)) in run.iter_mut().zip(kept) {
+        for (place, parcel) in run.iter_mut().enumerate() {
             self.tally.unhold(1);
-            match end {
-                Kept::No => {}
+            match kept(&keeps, place) {
+                None | Some((Kept::No, _)) => {}
                 // It came here because its SA lived here; meanwhile that one died, and another one
                 // of the policy serves.
-                Kept::For(to) => {
+                Some((Kept::For(to), _)) => {
                     let source = Source {
                         frame: parcel.frame.bytes_mut(),
                         packet: parcel.packet,
@@ -226,7 +228,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     };
                     self.hand_over_copy(to, &source, direction);
                 }
-                Kept::Held(slot, end) => {
+                Some((Kept::Held(slot, end), _)) => {
                     let frame = parcel.frame.bytes();
                     self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }

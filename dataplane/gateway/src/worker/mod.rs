@@ -30,6 +30,8 @@ mod kept;
 
 mod egress;
 
+mod ways;
+
 mod originate;
 
 mod inbound;

@@ -68,6 +68,7 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Sends what waits in the outbox. What cannot be sent was never created.
     pub(super) fn post(&mut self, snapshot: &Snapshot, now: Time) {
+        self.ways.forget();
         while let Some(mut letter) = self.outbox.take() {
             let way = letter.way;
             if let Look::Packet(packet) = look_from_host(letter.frame()) {

@@ -15,8 +15,9 @@ use ipsec::verdict::DropReason;
 use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
+use crate::route::Mac;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_path, outer_version};
+use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -77,13 +78,14 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> ArrayVec<Fate, BATCH> {
         // A shorter life, so that the items may borrow the buffers too.
         let mut items: ArrayVec<Item<'_>, BATCH> = items;
-        let mut ways: ArrayVec<Option<Path>, BATCH> = ArrayVec::new();
+        let mut ways: ArrayVec<Option<(Path, Option<Mac>)>, BATCH> = ArrayVec::new();
+        self.ways.forget();
         for item in &mut items {
             let way = match (item.verdict, item.sa) {
-                (Verdict::Protect, Some(sa)) => outer_path(snapshot, sa, &item.packet),
+                (Verdict::Protect, Some(sa)) => self.outer_way(snapshot, sa, &item.packet),
                 _ => None,
             };
-            item.mtu = way.map_or(u16::MAX, |path| path.mtu);
+            item.mtu = way.map_or(u16::MAX, |(path, _)| path.mtu);
             ways.push(way);
         }
         outbound::fit(&mut items);
@@ -91,7 +93,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
             let mut link = None;
             if item.verdict == Verdict::Protect {
-                let placed = self.place(room_of(item), *way, snapshot);
+                let placed = self.place(room_of(item), *way);
                 match placed.and_then(|placed| self.no_wait_of_our_own(item, placed)) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
@@ -106,14 +108,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
         }
         outbound::protect(&mut items, &mut self.outbound_context(snapshot, now));
-        for item in &items {
-            self.show_policy(item.policy);
-        }
+        self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
         let ways = ways
             .into_iter()
             .zip(links)
-            .map(|(path, link)| path.zip(link));
+            .map(|(way, link)| way.map(|(path, _)| path).zip(link));
         items
             .iter()
             .zip(ways)
@@ -132,11 +132,10 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn place(
         &mut self,
         room: usize,
-        way: Option<Path>,
-        snapshot: &Snapshot,
+        way: Option<(Path, Option<Mac>)>,
     ) -> Result<(P::Transmit, (Path, Link)), DropReason> {
-        let path = way.ok_or(DropReason::NoRoute)?;
-        let link = self.link(snapshot, path.next)?;
+        let (path, mac) = way.ok_or(DropReason::NoRoute)?;
+        let link = self.link(path.next, mac)?;
         let buffer = self.allocate(path.next.port, room)?;
         Ok((buffer, (path, link)))
     }

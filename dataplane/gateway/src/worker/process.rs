@@ -33,9 +33,10 @@ use crate::worker::host::{ETHERNET, Host};
 use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
-use crate::worker::reassembly::{Assembly, Gathered};
+use crate::worker::reassembly::{Assembly, Gathered, Keeps, kept};
 use crate::worker::requests::NumberRequests;
 use crate::worker::silence::Silence;
+use crate::worker::ways::Ways;
 
 /// One queue of a port, as its worker serves it.
 pub struct Lane<P: Port> {
@@ -112,6 +113,7 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) errors: RateLimit,
     pub(super) heeded: Heeded,
     pub(super) predicted: Option<PortIndex>,
+    pub(super) ways: Ways,
     /// Room for the pieces of a packet that is cut before sealing.
     pub(super) scratch: Box<[u8]>,
     pub(super) desk: Desk<P::Received>,
@@ -175,6 +177,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             errors: RateLimit::new(settings.errors_per_second),
             heeded: settings.heeded,
             predicted: None,
+            ways: Ways::new(),
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
             desk: Desk::new(exchange, settings.number),
             shelf: Shelf::default(),
@@ -245,6 +248,17 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
+    /// Shows the counters of the policies that decided a batch; a run of one is shown once.
+    pub(super) fn show_policies(&self, decided: impl Iterator<Item = Option<PolicyIndex>>) {
+        let mut shown = None;
+        for policy in decided {
+            if policy != shown {
+                self.show_policy(policy);
+                shown = policy;
+            }
+        }
+    }
+
     /// A policy decided the fate of a packet that `select` left uncounted.
     pub(super) fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
         Count::add(&mut self.counts, policy, length);
@@ -304,23 +318,28 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.tally
             .port(index.index(), PortCell::RxPackets, burst.len() as u64);
         let mut rooms = self.assembly.rooms();
-        let mut gathered = Gathered::new(&mut rooms);
+        let mut keeps = Keeps::new();
+        let mut gathered = Gathered::new(&mut rooms, &mut keeps);
         for (place, frame) in burst.iter_mut().enumerate() {
             let frame = frame.bytes_mut();
             self.tally
                 .port(index.index(), PortCell::RxBytes, frame.len() as u64);
             match look(frame, facts) {
                 Look::Packet(packet) => {
-                    if complete {
-                        let end = ETHERNET + usize::from(packet.length);
-                        checksum::complete(&mut frame[ETHERNET..end], &packet);
-                    }
                     let source = Source {
                         frame,
                         packet,
                         arrival,
                     };
-                    self.gather(&mut gathered, (place, source), snapshot, now);
+                    // Written where it stays, and only then looked at: no second copy.
+                    gathered.add(Some(place), source);
+                    if complete
+                        && let Some(Source { frame, packet, .. }) = gathered.sources.last_mut()
+                    {
+                        let end = ETHERNET + usize::from(packet.length);
+                        checksum::complete(&mut frame[ETHERNET..end], packet);
+                    }
+                    self.gather(&mut gathered, place, snapshot, now);
                 }
                 Look::Host => self.pass(frame, arrival),
                 Look::Drop(reason) => self.tally.drop(reason),
@@ -330,10 +349,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             Side::Unprotected => self.inbound(&gathered.sources, snapshot, now),
             Side::Protected => self.outbound(&mut gathered.sources, snapshot, now),
         };
-        let kept = self.settle_gathered(gathered, ends, now);
+        self.settle_gathered(gathered, &ends, now);
         self.assembly.put_back(rooms);
-        for (frame, (kept, packet)) in burst.into_iter().zip(kept) {
-            if let Some(frame) = self.keep(lane, frame, (kept, packet), arrival, now) {
+        for (place, frame) in burst.into_iter().enumerate() {
+            let done = match kept(&keeps, place) {
+                Some(kept) => self.keep(lane, frame, kept, arrival, now),
+                None => Some(frame),
+            };
+            if let Some(frame) = done {
                 self.lanes[lane].port.release(frame);
             }
         }

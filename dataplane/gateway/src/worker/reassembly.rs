@@ -59,57 +59,94 @@ impl Assembly {
     }
 }
 
+/// The few frames of a burst that must be kept: which, why, and the packet in it. It stands beside
+/// what borrows the frames, since it outlives that.
+pub(super) type Keeps = ArrayVec<(usize, Kept, Packet), BATCH>;
+
+/// Why frame `place` must be kept, if it must.
+pub(super) fn kept(keeps: &Keeps, place: usize) -> Option<(Kept, Packet)> {
+    let found = keeps.iter().find(|(of, ..)| *of == place)?;
+    Some((found.1, found.2))
+}
+
 /// What a burst goes on with: packets as they came, and packets that its fragments completed.
 pub(super) struct Gathered<'a> {
     pub sources: ArrayVec<Source<'a>, BATCH>,
     /// Of each source: which frame of the burst it lies in, if it lies in one.
     places: ArrayVec<Option<usize>, BATCH>,
-    /// Of each frame: why it must be kept.
-    kept: [(Kept, Option<Packet>); BATCH],
+    keeps: &'a mut Keeps,
     room: Option<&'a mut [u8]>,
     rooms: ChunksExactMut<'a, u8>,
 }
 
 impl<'a> Gathered<'a> {
-    pub(super) fn new(rooms: &'a mut [u8]) -> Self {
+    pub(super) fn new(rooms: &'a mut [u8], keeps: &'a mut Keeps) -> Self {
         Self {
             sources: ArrayVec::new(),
             places: ArrayVec::new(),
-            kept: [(Kept::No, None); BATCH],
+            keeps,
             room: None,
             rooms: rooms.chunks_exact_mut(ROOM),
         }
     }
 
-    fn add(&mut self, place: Option<usize>, source: Source<'a>) {
+    /// Adds the packet that lies in frame `place` of the burst, if it lies in one.
+    #[inline(always)]
+    pub(super) fn add(&mut self, place: Option<usize>, source: Source<'a>) {
         self.sources.push(source);
         self.places.push(place);
+    }
+
+    /// Takes the packet that was added last out again.
+    fn take_last(&mut self) -> Option<Source<'a>> {
+        self.places.pop();
+        self.sources.pop()
     }
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
-    /// Adds the packet in frame `place` of a burst. A fragment that is ours to put together meets
-    /// the others of its packet first.
-    pub(super) fn gather<'a>(
+    /// Looks at the packet that was added last, the one in frame `place` of a burst. A fragment
+    /// that is ours to put together goes and meets the others of its packet first.
+    #[inline]
+    pub(super) fn gather(
         &mut self,
-        gathered: &mut Gathered<'a>,
-        (place, source): (usize, Source<'a>),
+        gathered: &mut Gathered<'_>,
+        place: usize,
         snapshot: &Snapshot,
         now: Time,
     ) {
-        let packet = &source.packet;
-        if packet.fragment == Fragment::Whole
-            || !matches!(source.arrival, Arrival::Port(_, Side::Unprotected))
-            || !snapshot.tables.reassembles(packet, self.assembly.udp)
-        {
-            return gathered.add(Some(place), source);
+        let is_fragment = |source: &Source<'_>| source.packet.fragment != Fragment::Whole;
+        if gathered.sources.last().is_some_and(is_fragment) {
+            self.gather_fragment(gathered, place, snapshot, now);
         }
+    }
+
+    fn gather_fragment(
+        &mut self,
+        gathered: &mut Gathered<'_>,
+        place: usize,
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        let ours = |source: &Source<'_>| {
+            matches!(source.arrival, Arrival::Port(_, Side::Unprotected))
+                && snapshot
+                    .tables
+                    .reassembles(&source.packet, self.assembly.udp)
+        };
+        if !gathered.sources.last().is_some_and(ours) {
+            return;
+        }
+        let Some(source) = gathered.take_last() else {
+            return;
+        };
+        let packet = &source.packet;
         let workers = u16::try_from(self.desk.workers()).unwrap_or(u16::MAX);
         let point = meeting_point(packet, self.assembly.seed, workers);
         if point == self.number {
             self.assemble(gathered, &source, now);
         } else {
-            gathered.kept[place] = (Kept::For(point), Some(*packet));
+            gathered.keeps.push((place, Kept::For(point), *packet));
         }
     }
 
@@ -146,22 +183,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         gathered.room = Some(room);
     }
 
-    /// Keeps what must be kept of the packets that lie in no frame, and says what is to become of
-    /// the frames.
-    pub(super) fn settle_gathered(
-        &mut self,
-        gathered: Gathered<'_>,
-        ends: Ends,
-        now: Time,
-    ) -> [(Kept, Option<Packet>); BATCH] {
-        let mut kept = gathered.kept;
+    /// Keeps what must be kept of the packets that lie in no frame, and notes the frames that must.
+    pub(super) fn settle_gathered(&mut self, gathered: Gathered<'_>, ends: &Ends, now: Time) {
         for ((place, end), source) in gathered.places.iter().zip(ends).zip(&gathered.sources) {
-            match *place {
-                Some(place) => kept[place] = (end, Some(source.packet)),
-                None => self.keep_copy(end, source, now),
+            match (*place, *end) {
+                (_, Kept::No) => {}
+                (Some(place), end) => gathered.keeps.push((place, end, source.packet)),
+                (None, end) => self.keep_copy(end, source, now),
             }
         }
-        kept
     }
 
     /// Ends the waits of fragments that are over.

@@ -14,7 +14,7 @@ use crate::wire::{extension, ipv4, ipv6};
 /// type that a packet which is no fragment ought to have and has not, and a first IPv6 fragment
 /// without its whole header chain. [`DropReason::Unsupported`] for a packet without such a flaw
 /// that is longer than [`limits::PACKET`].
-#[inline]
+#[inline(always)]
 pub fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
     let packet = match bytes.first().map(|first| first >> 4) {
         Some(4) => parse_v4(bytes),
@@ -53,7 +53,7 @@ pub fn parse_quote(bytes: &[u8]) -> Option<Packet> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v4(bytes: &[u8]) -> Option<Packet> {
     let header = ipv4::Header::parse(bytes)?;
     let whole = bytes.get(..usize::from(header.total_length()))?;
@@ -71,7 +71,7 @@ fn parse_v4(bytes: &[u8]) -> Option<Packet> {
     describe_v4(header, upper)
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v6(bytes: &[u8]) -> Option<Packet> {
     let header = ipv6::Header::parse(bytes)?;
     // A jumbogram has payload length 0 and so ends in front of its hop-by-hop header: the walk
@@ -90,7 +90,7 @@ fn parse_v6(bytes: &[u8]) -> Option<Packet> {
 }
 
 /// Which fragment an IPv4 packet is, and its identification.
-#[inline]
+#[inline(always)]
 fn fragment_v4(header: ipv4::Header<'_>) -> (Fragment, u32) {
     let flags_and_offset = header.flags_and_offset();
     if flags_and_offset & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
@@ -104,7 +104,7 @@ fn fragment_v4(header: ipv4::Header<'_>) -> (Fragment, u32) {
 
 /// The descriptor of an IPv4 packet, made in one piece: it is copied nowhere while its fields are
 /// still on their way to memory.
-#[inline]
+#[inline(always)]
 fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Option<Packet> {
     let (fragment, identification) = fragment_v4(header);
     Some(Packet {
@@ -124,7 +124,7 @@ fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Option<Packet> {
 }
 
 /// Which fragment an IPv6 packet is, and its identification.
-#[inline]
+#[inline(always)]
 const fn fragment_v6(chain: extension::Chain) -> (Fragment, u32) {
     match chain.fragment {
         //= T155 (RFC 6946 section 4)
@@ -136,7 +136,7 @@ const fn fragment_v6(chain: extension::Chain) -> (Fragment, u32) {
 }
 
 /// The descriptor of an IPv6 packet, as [`describe_v4`] makes it.
-#[inline]
+#[inline(always)]
 fn describe_v6(header: ipv6::Header<'_>, chain: extension::Chain, upper: Upper) -> Option<Packet> {
     let (fragment, identification) = fragment_v6(chain);
     let length = u32::from(header.payload_length()).wrapping_add(40);
@@ -159,7 +159,7 @@ fn describe_v6(header: ipv6::Header<'_>, chain: extension::Chain, upper: Upper) 
 
 /// What selectors see of the header of protocol `named` at the start of `rest`; `None` if it is cut in
 /// front of the end of what they need. What a host would miss behind that is the host's business.
-#[inline]
+#[inline(always)]
 fn upper(version: Version, named: u8, fragment: Fragment, rest: &[u8]) -> Option<Upper> {
     //= T64 (RFC 4301 section 4.4.1.1)
     if fragment == Fragment::Later {

@@ -1,0 +1,116 @@
+//! Ways out that a burst has already found: most of its packets go where the ones before them
+//! went, and a route and a neighbour cost two look-ups of a table each.
+//!
+//! Only what holds for every packet to a destination is kept: a way that no flow's hash chose, to
+//! a neighbour that is known. It is forgotten when the next burst begins, which may have another
+//! snapshot.
+
+use ipsec::packet::Version;
+
+use crate::route::Mac;
+use crate::worker::egress::Path;
+
+/// Destinations remembered at once, a power of two: a burst has 64 packets, and hosts of one
+/// prefix differ in the low bits that choose among them.
+const PLACES: usize = 16;
+
+/// One way.
+#[derive(Clone, Copy)]
+struct Entry {
+    burst: u32,
+    version: Version,
+    destination: u128,
+    path: Path,
+    mac: Mac,
+}
+
+/// The ways of one burst.
+pub(super) struct Ways {
+    burst: u32,
+    entries: [Option<Entry>; PLACES],
+}
+
+impl Ways {
+    pub(super) const fn new() -> Self {
+        Self {
+            burst: 0,
+            entries: [None; PLACES],
+        }
+    }
+
+    /// A burst begins.
+    pub(super) fn forget(&mut self) {
+        self.burst = self.burst.wrapping_add(1);
+        if self.burst == 0 {
+            // What was kept in a burst of the same number, 2³² bursts ago.
+            self.entries = [None; PLACES];
+        }
+    }
+
+    /// The way of this burst's packets to `destination`, if one of them found it.
+    #[inline]
+    pub(super) fn find(&self, version: Version, destination: u128) -> Option<(Path, Mac)> {
+        let entry = self.entries[place(destination)].as_ref()?;
+        let same = entry.burst == self.burst
+            && entry.destination == destination
+            && entry.version == version;
+        same.then_some((entry.path, entry.mac))
+    }
+
+    /// Keeps a way that holds for every packet to `destination`.
+    pub(super) fn keep(&mut self, version: Version, destination: u128, path: Path, mac: Mac) {
+        self.entries[place(destination)] = Some(Entry {
+            burst: self.burst,
+            version,
+            destination,
+            path,
+            mac,
+        });
+    }
+}
+
+#[inline]
+const fn place(destination: u128) -> usize {
+    destination as usize & (PLACES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::PortIndex;
+    use crate::worker::pending::NextHop;
+
+    #[test]
+    fn a_way_is_found_by_address_and_family_until_the_next_burst() {
+        let path = |address| Path {
+            next: NextHop {
+                port: PortIndex(1),
+                version: Version::V4,
+                address,
+            },
+            mtu: 1500,
+            any_flow: true,
+        };
+        let found = |ways: &Ways, version, destination| {
+            let found = ways.find(version, destination);
+            found.map(|(path, mac)| (path.next.address, mac))
+        };
+        let mut ways = Ways::new();
+        assert_eq!(found(&ways, Version::V4, 0), None);
+        ways.keep(Version::V4, 7, path(7), [7; 6]);
+        ways.keep(Version::V4, 8, path(8), [8; 6]);
+        assert_eq!(found(&ways, Version::V4, 7), Some((7, [7; 6])));
+        assert_eq!(found(&ways, Version::V6, 7), None);
+        // The same place.
+        assert_eq!(found(&ways, Version::V4, 7 + 16), None);
+        ways.keep(Version::V4, 7 + 16, path(23), [23; 6]);
+        assert_eq!(found(&ways, Version::V4, 7), None);
+        assert_eq!(found(&ways, Version::V4, 8), Some((8, [8; 6])));
+        ways.forget();
+        assert_eq!(found(&ways, Version::V4, 8), None);
+        ways.burst = u32::MAX;
+        ways.keep(Version::V4, 8, path(8), [8; 6]);
+        ways.forget();
+        assert_eq!(found(&ways, Version::V4, 8), None);
+    }
+}
