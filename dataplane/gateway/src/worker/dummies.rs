@@ -12,6 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::worker::frame::Arrival;
 use crate::worker::host::Host;
 use crate::worker::orders::{Order, UnderWay};
+use crate::worker::outbound::Fates;
 use crate::worker::process::Worker;
 
 /// How long an order waits for room, a neighbour or numbers before the rest of it is given up.
@@ -65,19 +66,20 @@ impl<P: Port, H: Host> Worker<P, H> {
             return taken.map(|()| None).map_err(|_| DropReason::HandoffFull);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
-        let mut fates = self.seal(items, &mut buffers, snapshot, now);
+        let mut fates = Fates::new();
+        self.seal(items, &mut buffers, &mut fates, snapshot, now);
         let mut sent = 0;
         let mut refused = Ok(());
-        for (fate, buffer) in fates.drain(..).zip(&mut buffers) {
+        for (fate, buffer) in fates.iter().zip(&mut buffers) {
             match (fate.verdict, fate.way, buffer.take()) {
                 (Verdict::Sealed(length), Some(way), Some(buffer)) => {
                     let sealed = (buffer, usize::from(length));
-                    self.leave(&fate, way, sealed, snapshot, Arrival::Own, now);
+                    self.leave(fate, way, sealed, snapshot, Arrival::Own, now);
                     sent += 1;
                 }
                 (verdict, way, buffer) => {
-                    if let (Some((path, _)), Some(unused)) = (way, buffer) {
-                        self.discard(path.next.port, unused);
+                    if let (Some(exit), Some(unused)) = (way, buffer) {
+                        self.discard(exit.port, unused);
                     }
                     let judged = judge(verdict);
                     refused = refused.and(judged);

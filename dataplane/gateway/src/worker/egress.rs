@@ -18,25 +18,64 @@ use crate::worker::frame::{Arrival, ether_type_of};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
 use crate::worker::outbox::Way;
-use crate::worker::pending::NextHop;
+use crate::worker::pending::{NextHop, QueueIndex};
 use crate::worker::process::Worker;
 
-/// Where a packet leaves.
+/// A route.
 #[derive(Clone, Copy)]
-pub(super) struct Path {
-    pub next: NextHop,
+struct Path {
+    next: NextHop,
     /// Largest IP packet that the way takes, bytes.
-    pub mtu: u16,
+    mtu: u16,
     /// Every flow to the destination takes this way.
-    pub any_flow: bool,
+    any_flow: bool,
 }
 
-/// Whether the next hop's MAC address is known.
-#[derive(Clone, Copy)]
-pub(super) enum Link {
-    Known(Mac),
-    /// Unknown, and the packet may wait.
-    Wait,
+/// Where a packet leaves: what is needed of a [`Path`] and its neighbour, small enough to travel
+/// in registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    pub port: PortIndex,
+    /// Largest IP packet that the way takes, bytes.
+    pub mtu: u16,
+    pub link: Link,
+}
+
+/// The next hop's MAC address in the low 48 bits, or why it is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link(u64);
+
+impl Link {
+    /// Nobody has asked for it yet.
+    const UNKNOWN: Self = Self(1 << 63);
+    /// Asked for; the packet may wait in the queue that the low bits name.
+    const WAIT: u64 = 1 << 62;
+
+    pub(super) const fn known(mac: Mac) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    const fn wait(queue: QueueIndex) -> Self {
+        Self(Self::WAIT | queue.0 as u64)
+    }
+
+    /// The MAC address, or the queue that the packet may wait in.
+    const fn resolved(self) -> Result<Mac, Option<QueueIndex>> {
+        let [flags, _, a, b, c, d, e, f] = self.0.to_be_bytes();
+        if flags == 0 {
+            Ok([a, b, c, d, e, f])
+        } else if self.0 & Self::WAIT != 0 {
+            Err(Some(QueueIndex(u16::from_be_bytes([e, f]))))
+        } else {
+            Err(None)
+        }
+    }
+
+    /// The packet would have to wait.
+    pub(super) const fn is_open(self) -> bool {
+        self.0 >> 48 != 0
+    }
 }
 
 /// The bytes of a packet to forward.
@@ -70,7 +109,7 @@ pub(super) struct Transit {
 }
 
 /// A hash of what stays the same within a flow.
-pub(super) fn flow_hash(packet: &Packet) -> u32 {
+fn flow_hash(packet: &Packet) -> u32 {
     let ports = match packet.upper {
         ipsec::packet::Upper::Ports {
             source,
@@ -86,12 +125,7 @@ pub(super) fn flow_hash(packet: &Packet) -> u32 {
 }
 
 /// Routes an address.
-pub(super) fn path(
-    snapshot: &Snapshot,
-    version: Version,
-    destination: u128,
-    hash: u32,
-) -> Option<Path> {
+fn path(snapshot: &Snapshot, version: Version, destination: u128, hash: u32) -> Option<Path> {
     let (hop, any_flow) = snapshot.fib.choose(version, destination, hash)?;
     let (version, address) = match hop.via {
         Some(via) => {
@@ -123,16 +157,22 @@ pub(super) fn path(
 
 /// The way of the sealed packet, by its outer destination, and what is known to fit it.
 fn outer_path(snapshot: &Snapshot, sa: &Sa, inner: &Packet) -> Option<Path> {
-    let destination = sa.peer_place().address;
-    let path = path(snapshot, outer_version(sa), destination, flow_hash(inner))?;
-    Some(learned(path, sa))
+    let (version, destination) = outer_destination(sa);
+    let mut path = path(snapshot, version, destination, flow_hash(inner))?;
+    path.mtu = learned(path.mtu, sa);
+    Some(path)
 }
 
-/// The path with what is known of it beyond the first link.
+/// The MTU of the first link, or what is known beyond it.
 //= T126 (RFC 4301 section 8.2.1)
-fn learned(path: Path, sa: &Sa) -> Path {
-    let mtu = path.mtu.min(sa.published.path_mtu.bytes());
-    Path { mtu, ..path }
+fn learned(mtu: u16, sa: &Sa) -> u16 {
+    mtu.min(sa.published.path_mtu.bytes())
+}
+
+/// Where the packet that `sa` makes goes: a peer may have moved.
+#[inline]
+pub(super) fn outer_destination(sa: &Sa) -> (Version, u128) {
+    (outer_version(sa), sa.peer_place().address)
 }
 
 pub(super) const fn outer_version(sa: &Sa) -> Version {
@@ -144,27 +184,41 @@ pub(super) const fn outer_version(sa: &Sa) -> Version {
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
-    /// The way of a packet of `flow` to `destination`, with the next hop's MAC address if it is
-    /// known.
+    /// The way of a packet of `flow` to `destination`. Whether the packet may wait where the
+    /// neighbour is unknown, [`Self::link`] says.
     #[inline]
     pub(super) fn way(
         &mut self,
         snapshot: &Snapshot,
         (version, destination): (Version, u128),
         flow: &Packet,
-    ) -> Option<(Path, Option<Mac>)> {
-        if let Some((path, mac)) = self.ways.find(version, destination) {
-            return Some((path, Some(mac)));
+    ) -> Option<Exit> {
+        match self.ways.find(version, destination) {
+            Some(exit) => Some(exit),
+            None => self.look_up(snapshot, (version, destination), flow),
         }
+    }
+
+    fn look_up(
+        &mut self,
+        snapshot: &Snapshot,
+        (version, destination): (Version, u128),
+        flow: &Packet,
+    ) -> Option<Exit> {
         let path = path(snapshot, version, destination, flow_hash(flow))?;
         let next = path.next;
         let mac = snapshot
             .neighbors
             .lookup(next.port, next.version, next.address);
-        if let Some(mac) = mac.filter(|_| path.any_flow) {
-            self.ways.keep(version, destination, path, mac);
+        let exit = Exit {
+            port: next.port,
+            mtu: path.mtu,
+            link: mac.map_or(Link::UNKNOWN, Link::known),
+        };
+        if path.any_flow && mac.is_some() {
+            self.ways.keep(version, destination, exit);
         }
-        Some((path, mac))
+        Some(exit)
     }
 
     /// The way of the packet that `sa` makes of `inner`.
@@ -174,20 +228,33 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         sa: &Sa,
         inner: &Packet,
-    ) -> Option<(Path, Option<Mac>)> {
-        let destination = sa.peer_place().address;
-        let (path, mac) = self.way(snapshot, (outer_version(sa), destination), inner)?;
-        Some((learned(path, sa), mac))
+    ) -> Option<Exit> {
+        let mut exit = self.way(snapshot, outer_destination(sa), inner)?;
+        exit.mtu = learned(exit.mtu, sa);
+        Some(exit)
     }
 
-    /// The next hop's link.
+    /// The way as [`Self::way`] found it, with a place to wait where the neighbour is unknown.
+    ///
+    /// # Errors
+    /// `no_neighbor` where there is none; `no_route` if the peer has just moved to nowhere.
     #[inline]
-    pub(super) fn link(&self, next: NextHop, mac: Option<Mac>) -> Result<Link, DropReason> {
-        match mac {
-            Some(mac) => Ok(Link::Known(mac)),
-            None if self.pending.admits(next) => Ok(Link::Wait),
-            None => Err(DropReason::NoNeighbor),
+    pub(super) fn link(
+        &mut self,
+        snapshot: &Snapshot,
+        exit: Exit,
+        (version, destination): (Version, u128),
+        flow: &Packet,
+    ) -> Result<Exit, DropReason> {
+        if exit.link != Link::UNKNOWN {
+            return Ok(exit);
         }
+        let path = path(snapshot, version, destination, flow_hash(flow));
+        let path = path.ok_or(DropReason::NoRoute)?;
+        let queue = self.pending.admits(path.next);
+        let link = queue.map(Link::wait).ok_or(DropReason::NoNeighbor)?;
+        let port = path.next.port;
+        Ok(Exit { port, link, ..exit })
     }
 
     /// A frame of a port's queue for an IP packet of `length` bytes.
@@ -218,19 +285,17 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(super) fn finish(
         &mut self,
         snapshot: &Snapshot,
-        (path, link): (Path, Link),
+        exit: Exit,
         mut buffer: P::Transmit,
         (version, length): (Version, usize),
         arrival: Arrival,
         now: Time,
     ) {
-        let port = path.next.port;
+        let port = exit.port;
         let frame = &mut buffer.room()[..ETHERNET + length];
         let source = snapshot.ports[port.index()].mac;
-        let destination = match link {
-            Link::Known(mac) => mac,
-            Link::Wait => [0; 6],
-        };
+        let link = exit.link.resolved();
+        let destination = link.unwrap_or([0; 6]);
         let ether_type = ether_type_of(version);
         frame[..ETHERNET].copy_from_slice(
             &Header {
@@ -241,10 +306,11 @@ impl<P: Port, H: Host> Worker<P, H> {
             .to_bytes(),
         );
         match link {
-            Link::Known(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
-            Link::Wait => {
+            Ok(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
+            Err(queue) => {
                 let own = arrival == Arrival::Own;
-                let kept = self.pending.keep(path.next, frame, own, now);
+                let keep = |queue| self.pending.keep(queue, frame, own, now);
+                let kept = queue.is_some_and(keep);
                 self.discard(port, buffer);
                 if !kept {
                     self.drop(DropReason::NoNeighbor, arrival);
@@ -280,26 +346,24 @@ impl<P: Port, H: Host> Worker<P, H> {
         let length = usize::from(packet.length);
         let ended = match self.way_out(snapshot, (carrier.ip(length), packet), transit, now) {
             Err(reason) => Err((reason, carrier)),
-            Ok(way) if packet.length > way.0.mtu => {
+            Ok(way) if packet.length > way.mtu => {
                 let ip = carrier.ip(length);
                 self.forward_fragments(snapshot, (ip, packet), way, transit, now);
                 self.abandon(carrier);
                 Ok(())
             }
-            Ok(way) => self
-                .load(carrier, way.0.next.port, length)
-                .map(|mut buffer| {
-                    let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
-                    if let Some(direction) = transit.crossing {
-                        clamp(snapshot, ip, packet, direction, self.number);
-                    }
-                    if !transit.arrival.is_local() {
-                        // A hop limit of 1 or less ended in `way_out`.
-                        hop::decrement(ip).unwrap_or_default();
-                    }
-                    let size = (packet.version, length);
-                    self.finish(snapshot, way, buffer, size, transit.arrival, now);
-                }),
+            Ok(way) => self.load(carrier, way.port, length).map(|mut buffer| {
+                let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
+                if let Some(direction) = transit.crossing {
+                    clamp(snapshot, ip, packet, direction, self.number);
+                }
+                if !transit.arrival.is_local() {
+                    // A hop limit of 1 or less ended in `way_out`.
+                    hop::decrement(ip).unwrap_or_default();
+                }
+                let size = (packet.version, length);
+                self.finish(snapshot, way, buffer, size, transit.arrival, now);
+            }),
         };
         if let Err((reason, carrier)) = ended {
             self.drop(reason, transit.arrival);
@@ -314,23 +378,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         (ip, packet): (&[u8], &Packet),
         transit: Transit,
         now: Time,
-    ) -> Result<(Path, Link), DropReason> {
-        let (version, destination) = (packet.version, packet.destination);
-        let way = self.way(snapshot, (version, destination), packet);
-        let toward = way.map(|(path, _)| path.next.port);
+    ) -> Result<Exit, DropReason> {
+        let to = (packet.version, packet.destination);
+        let way = self.way(snapshot, to, packet);
+        let toward = way.map(|exit| exit.port);
         if !transit.arrival.is_local() && packet.hop_limit <= 1 {
             let complaint = Complaint::TimeExceeded;
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err(DropReason::HopLimit);
         }
-        let mtu = way.map_or(u16::MAX, |(path, _)| path.mtu);
+        let mtu = way.map_or(u16::MAX, |exit| exit.mtu);
         if packet.length > mtu && packet.dont_fragment {
             let complaint = Complaint::TooBig(mtu);
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err(DropReason::TooBig);
         }
-        let (path, mac) = way.ok_or(DropReason::NoRoute)?;
-        Ok((path, self.link(path.next, mac)?))
+        let exit = way.ok_or(DropReason::NoRoute)?;
+        self.link(snapshot, exit, to, packet)
     }
 
     /// The packet in a frame of `port`: the one that it lies in, or a copy.
@@ -365,18 +429,18 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         snapshot: &Snapshot,
         (ip, packet): (&[u8], &Packet),
-        (path, link): (Path, Link),
+        exit: Exit,
         transit: Transit,
         now: Time,
     ) {
-        let Some(plan) = fragment::Plan::transit(ip, packet, path.mtu) else {
+        let Some(plan) = fragment::Plan::transit(ip, packet, exit.mtu) else {
             return self.drop(DropReason::TooBig, transit.arrival);
         };
         for index in 0..plan.count() {
             if index > 0 && transit.arrival != Arrival::Own {
                 self.tally.add(Cell::Created, 1);
             }
-            let mut buffer = match self.allocate(path.next.port, usize::from(path.mtu)) {
+            let mut buffer = match self.allocate(exit.port, usize::from(exit.mtu)) {
                 Ok(buffer) => buffer,
                 Err(reason) => {
                     self.drop(reason, transit.arrival);
@@ -385,7 +449,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             let room = &mut buffer.room()[ETHERNET..];
             let Some(length) = plan.write(ip, index, room) else {
-                self.discard(path.next.port, buffer);
+                self.discard(exit.port, buffer);
                 self.drop(DropReason::NoFrame, transit.arrival);
                 continue;
             };
@@ -394,7 +458,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 hop::decrement(&mut room[..length]).unwrap_or_default();
             }
             let size = (packet.version, length);
-            self.finish(snapshot, (path, link), buffer, size, transit.arrival, now);
+            self.finish(snapshot, exit, buffer, size, transit.arrival, now);
         }
     }
 

@@ -5,7 +5,7 @@ use std::slice::ChunksExactMut;
 use arrayvec::ArrayVec;
 use ipsec::inbound::{self, Consumed, Item, Verdict};
 use ipsec::limits::{BATCH, PACKET};
-use ipsec::packet::Packet;
+use ipsec::packet::{Packet, Version};
 use ipsec::sa::SaSlot;
 use ipsec::sa::association::Direction;
 use ipsec::time::Time;
@@ -16,7 +16,7 @@ use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Transit, clamp};
+use crate::worker::egress::{Carrier, Exit, Transit, clamp};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
@@ -44,9 +44,12 @@ impl<T: Buffer> Room<'_, T> {
 
 struct Fate {
     verdict: Verdict,
-    inner: Option<Packet>,
+    /// Of what was opened; else nothing.
+    inner: Packet,
     slot: SaSlot,
 }
+
+type Fates = ArrayVec<Fate, BATCH>;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Takes a burst from the unprotected side through. Answers which frames must be kept, and
@@ -63,10 +66,12 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut rooms = own.chunks_exact_mut(ETHERNET + PACKET);
         let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let place = self.predicted(snapshot);
-        let mut fates = self.open(sources, (&mut buffers, &mut rooms), place, snapshot, now);
+        let mut fates = Fates::new();
+        let room = (&mut buffers, &mut rooms);
+        self.open(sources, room, place, &mut fates, snapshot, now);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
-            let kept = self.end_inbound(&fate, source, (buffer.take(), place), snapshot, now);
+        for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
+            let kept = self.end_inbound(fate, source, (buffer.take(), place), snapshot, now);
             ends.push(kept);
         }
         drop(buffers);
@@ -90,13 +95,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         sources: &[Source<'_>],
         (buffers, rooms): (&mut Buffers<'r, P::Transmit>, &mut ChunksExactMut<'r, u8>),
         place: PortIndex,
+        fates: &mut Fates,
         snapshot: &Snapshot,
         now: Time,
-    ) -> ArrayVec<Fate, BATCH> {
-        let mut items: ArrayVec<Item<'_>, BATCH> = sources
-            .iter()
-            .map(|source| Item::new(source.ip(), source.packet))
-            .collect();
+    ) {
+        // Loops that push: what is collected from an iterator is copied once more.
+        let mut items: ArrayVec<Item<'_>, BATCH> = ArrayVec::new();
+        for source in sources {
+            items.push(Item::new(source.ip(), source.packet));
+        }
         inbound::admit(&mut items, &mut self.inbound_context(snapshot, now));
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             if item.verdict != Verdict::Continue {
@@ -122,14 +129,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
         self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
-        items
-            .iter()
-            .map(|item| Fate {
+        for item in &items {
+            fates.push(Fate {
                 verdict: item.verdict,
-                inner: item.inner,
+                inner: item.inner.unwrap_or(Packet::nothing(Version::V4)),
                 slot: item.sa.map_or(SaSlot(u32::MAX), |sa| sa.slot),
-            })
-            .collect()
+            });
+        }
     }
 
     fn end_inbound(
@@ -140,13 +146,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Kept {
-        match (fate.verdict, fate.inner, buffer) {
-            (Verdict::Opened, Some(inner), Some(buffer)) => {
-                self.deliver(&inner, source, (buffer, place), snapshot, now);
+        match (fate.verdict, buffer) {
+            (Verdict::Opened, Some(buffer)) => {
+                self.deliver(&fate.inner, source, (buffer, place), snapshot, now);
                 return Kept::No;
             }
-            (_, _, Some(Room::Frame(unused))) => self.discard(place, unused),
-            (_, _, Some(Room::Own(_)) | None) => {}
+            (_, Some(Room::Frame(unused))) => self.discard(place, unused),
+            (_, Some(Room::Own(_)) | None) => {}
         }
         self.end_unopened(fate, source, snapshot, now)
     }
@@ -213,18 +219,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.leave_room(place, buffer);
             return;
         }
-        let way = self.way(snapshot, (inner.version, inner.destination), inner);
-        let next = way.map(|(path, _)| path);
-        let unprotected =
-            |path: egress::Path| snapshot.ports[path.next.port.index()].side == Side::Unprotected;
+        let next = self.way(snapshot, (inner.version, inner.destination), inner);
+        let unprotected = |exit: Exit| snapshot.ports[exit.port.index()].side == Side::Unprotected;
         if next.is_some_and(unprotected) {
             // It would cross the boundary again: the outbound policy decides.
             //= T51 (RFC 4301 section 5.1)
             self.send_on(inner, source, (buffer, place), snapshot, now);
             return;
         }
-        if let Some(path) = next {
-            self.predicted = Some(path.next.port);
+        if let Some(exit) = next {
+            self.predicted = Some(exit.port);
         }
         let transit = Transit {
             arrival: source.arrival,

@@ -15,9 +15,8 @@ use ipsec::verdict::DropReason;
 use crate::counters::Cell;
 use crate::port::settings::Side;
 use crate::port::{Buffer, Port};
-use crate::route::Mac;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{Carrier, Link, Path, Transit, clamp, outer_version};
+use crate::worker::egress::{Carrier, Exit, Transit, clamp, outer_destination, outer_version};
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
@@ -35,8 +34,14 @@ pub(super) struct Fate {
     outer: Version,
     /// The sealed packet is longer than the way allows and must leave in fragments.
     split: bool,
-    pub(super) way: Option<(Path, Link)>,
+    pub(super) way: Option<Exit>,
 }
+
+/// A burst of packets on their way through the stages.
+pub(super) type Items<'a> = ArrayVec<Item<'a>, BATCH>;
+
+/// What became of them.
+pub(super) type Fates = ArrayVec<Fate, BATCH>;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Takes a burst from the protected side through. Answers which frames must be kept, and why;
@@ -47,7 +52,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
-        let mut items = items(sources);
+        let mut items = Items::new();
+        fill(&mut items, sources);
         outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
         for item in &mut items {
             if item.verdict == Verdict::Protect {
@@ -56,11 +62,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             }
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
-        let mut fates = self.seal(items, &mut buffers, snapshot, now);
+        let mut fates = Fates::new();
+        self.seal(items, &mut buffers, &mut fates, snapshot, now);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.drain(..).zip(sources).zip(&mut buffers) {
+        for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
             let left = self.tally.left();
-            ends.push(self.end_outbound(&fate, source, buffer.take(), snapshot, now));
+            ends.push(self.end_outbound(fate, source, buffer.take(), snapshot, now));
             if source.arrival == Arrival::Own && self.tally.left() > left {
                 self.count_policy(fate.policy, source.packet.length);
             }
@@ -71,38 +78,35 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// From `select` to sealed packets in frames of their egress ports.
     pub(super) fn seal(
         &mut self,
-        items: ArrayVec<Item<'_>, BATCH>,
+        items: Items<'_>,
         buffers: &mut [Option<P::Transmit>; BATCH],
+        fates: &mut Fates,
         snapshot: &Snapshot,
         now: Time,
-    ) -> ArrayVec<Fate, BATCH> {
+    ) {
         // A shorter life, so that the items may borrow the buffers too.
-        let mut items: ArrayVec<Item<'_>, BATCH> = items;
-        let mut ways: ArrayVec<Option<(Path, Option<Mac>)>, BATCH> = ArrayVec::new();
+        let mut items: Items<'_> = items;
+        let mut ways: ArrayVec<Option<Exit>, BATCH> = ArrayVec::new();
         self.ways.forget();
         for item in &mut items {
             let way = match (item.verdict, item.sa) {
                 (Verdict::Protect, Some(sa)) => self.outer_way(snapshot, sa, &item.packet),
                 _ => None,
             };
-            item.mtu = way.map_or(u16::MAX, |(path, _)| path.mtu);
+            item.mtu = way.map_or(u16::MAX, |exit| exit.mtu);
             ways.push(way);
         }
         outbound::fit(&mut items);
-        let mut links: ArrayVec<Option<Link>, BATCH> = ArrayVec::new();
-        for ((item, way), buffer) in items.iter_mut().zip(&ways).zip(&mut *buffers) {
-            let mut link = None;
+        for ((item, way), buffer) in items.iter_mut().zip(&mut ways).zip(&mut *buffers) {
             if item.verdict == Verdict::Protect {
-                let placed = self.place(room_of(item), *way);
-                match placed.and_then(|placed| self.no_wait_of_our_own(item, placed)) {
+                match self.place(item, *way, snapshot) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
-                        link = Some(found);
+                        *way = Some(found);
                     }
                     Err(reason) => item.verdict = Verdict::Drop(reason),
                 }
             }
-            links.push(link);
         }
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
@@ -110,14 +114,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         outbound::protect(&mut items, &mut self.outbound_context(snapshot, now));
         self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
-        let ways = ways
-            .into_iter()
-            .zip(links)
-            .map(|(way, link)| way.map(|(path, _)| path).zip(link));
-        items
-            .iter()
-            .zip(ways)
-            .map(|(item, way)| Fate {
+        for (item, &way) in items.iter().zip(&ways) {
+            fates.push(Fate {
                 verdict: item.verdict,
                 sa: item.sa.map(|sa| sa.slot),
                 policy: item.policy,
@@ -125,35 +123,28 @@ impl<P: Port, H: Host> Worker<P, H> {
                 outer: item.sa.map_or(Version::V4, outer_version),
                 split: item.fragment_outer,
                 way,
-            })
-            .collect()
+            });
+        }
     }
 
+    /// The frame that a packet is sealed into, and its way out.
+    #[inline]
     fn place(
         &mut self,
-        room: usize,
-        way: Option<(Path, Option<Mac>)>,
-    ) -> Result<(P::Transmit, (Path, Link)), DropReason> {
-        let (path, mac) = way.ok_or(DropReason::NoRoute)?;
-        let link = self.link(path.next, mac)?;
-        let buffer = self.allocate(path.next.port, room)?;
-        Ok((buffer, (path, link)))
-    }
-
-    /// An error of our own does not wait for a neighbour once it is sealed: its SA would have
-    /// counted what perhaps never leaves.
-    fn no_wait_of_our_own(
-        &mut self,
         item: &Item<'_>,
-        (buffer, (path, link)): (P::Transmit, (Path, Link)),
-    ) -> Result<(P::Transmit, Link), DropReason> {
-        match link {
-            Link::Wait if item.own => {
-                self.discard(path.next.port, buffer);
-                Err(DropReason::NoNeighbor)
-            }
-            link => Ok((buffer, link)),
+        way: Option<Exit>,
+        snapshot: &Snapshot,
+    ) -> Result<(P::Transmit, Exit), DropReason> {
+        let (Some(exit), Some(sa)) = (way, item.sa) else {
+            return Err(DropReason::NoRoute);
+        };
+        let exit = self.link(snapshot, exit, outer_destination(sa), &item.packet)?;
+        // An error of our own does not wait for a neighbour once it is sealed: its SA would have
+        // counted what perhaps never leaves.
+        if item.own && exit.link.is_open() {
+            return Err(DropReason::NoNeighbor);
         }
+        Ok((self.allocate(exit.port, room_of(item))?, exit))
     }
 
     fn end_outbound(
@@ -177,7 +168,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 );
                 return Kept::No;
             }
-            (_, Some((path, _)), Some(unused)) => self.discard(path.next.port, unused),
+            (_, Some(exit), Some(unused)) => self.discard(exit.port, unused),
             _ => {}
         }
         let transit = Transit {
@@ -221,7 +212,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(super) fn leave(
         &mut self,
         fate: &Fate,
-        way: (Path, Link),
+        way: Exit,
         (mut buffer, length): (P::Transmit, usize),
         snapshot: &Snapshot,
         arrival: Arrival,
@@ -235,18 +226,18 @@ impl<P: Port, H: Host> Worker<P, H> {
             Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
             Err(reason) => self.drop(reason, arrival),
         }
-        self.discard(way.0.next.port, buffer);
+        self.discard(way.port, buffer);
     }
 
     fn leave_in_fragments(
         &mut self,
         (outer, packet): (&[u8], &Packet),
-        way: (Path, Link),
+        way: Exit,
         snapshot: &Snapshot,
         arrival: Arrival,
         now: Time,
     ) {
-        let mtu = way.0.mtu;
+        let mtu = way.mtu;
         self.identification = self.identification.wrapping_add(1);
         let Some(plan) = fragment::Plan::own(outer, self.identification, mtu) else {
             return self.drop(DropReason::TooBig, arrival);
@@ -255,14 +246,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             if index > 0 && arrival != Arrival::Own {
                 self.tally.add(Cell::Created, 1);
             }
-            match self.allocate(way.0.next.port, usize::from(mtu)) {
+            match self.allocate(way.port, usize::from(mtu)) {
                 Ok(mut buffer) => match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
                     Some(length) => {
                         let size = (packet.version, length);
                         self.finish(snapshot, way, buffer, size, arrival, now);
                     }
                     None => {
-                        self.discard(way.0.next.port, buffer);
+                        self.discard(way.port, buffer);
                         self.drop(DropReason::NoFrame, arrival);
                     }
                 },
@@ -321,22 +312,24 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let sa = |slot: Option<SaSlot>| snapshot.tables.sad.by_slot(slot?).map(|sa| &**sa);
-        let mut items = items(pieces);
+        let mut items = Items::new();
+        fill(&mut items, pieces);
         for item in &mut items {
             item.inner_sa = sa(whole.inner_sa);
             item.sa = sa(whole.sa);
         }
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
-        let mut fates = self.seal(items, &mut buffers, snapshot, now);
-        for ((fate, piece), buffer) in fates.drain(..).zip(pieces).zip(&mut buffers) {
+        let mut fates = Fates::new();
+        self.seal(items, &mut buffers, &mut fates, snapshot, now);
+        for ((fate, piece), buffer) in fates.iter().zip(pieces).zip(&mut buffers) {
             match (fate.verdict, fate.way, buffer.take()) {
                 (Verdict::Sealed(length), Some(way), Some(buffer)) => {
                     let sealed = (buffer, usize::from(length));
-                    self.leave(&fate, way, sealed, snapshot, piece.arrival, now);
+                    self.leave(fate, way, sealed, snapshot, piece.arrival, now);
                 }
                 (verdict, way, buffer) => {
-                    if let (Some((path, _)), Some(unused)) = (way, buffer) {
-                        self.discard(path.next.port, unused);
+                    if let (Some(exit), Some(unused)) = (way, buffer) {
+                        self.discard(exit.port, unused);
                     }
                     let reason = match verdict {
                         Verdict::Drop(reason) => reason,
@@ -349,18 +342,20 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 }
 
-fn items<'a>(sources: &'a mut [Source<'_>]) -> ArrayVec<Item<'a>, BATCH> {
-    sources
-        .iter_mut()
-        .map(|source| {
-            let length = usize::from(source.packet.length);
-            let arrival = source.arrival;
-            let ip = &mut source.frame[ETHERNET..ETHERNET + length];
-            let mut item = Item::new(ip, source.packet, arrival.is_local());
-            item.own = arrival == Arrival::Own;
-            item
-        })
-        .collect()
+/// Makes items of sources. A loop that pushes: what is collected from an iterator is copied once
+/// more.
+fn fill<'a>(items: &mut Items<'a>, sources: &'a mut [Source<'_>]) {
+    for source in sources {
+        let length = usize::from(source.packet.length);
+        let arrival = source.arrival;
+        let ip = &mut source.frame[ETHERNET..ETHERNET + length];
+        items.push(Item::new(ip, source.packet, arrival.is_local()));
+        if arrival == Arrival::Own
+            && let Some(item) = items.last_mut()
+        {
+            item.own = true;
+        }
+    }
 }
 
 /// The longest that the sealed packet may be, bytes.

@@ -37,6 +37,11 @@ pub(super) struct Waiting {
     pub own: bool,
 }
 
+/// Names the queue of a next hop until the end of the round, when [`Pending::settle`] may take
+/// queues away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueIndex(pub u16);
+
 struct Queue {
     hop: NextHop,
     frames: VecDeque<Waiting>,
@@ -62,33 +67,31 @@ impl Pending {
         self.queues.is_empty()
     }
 
-    /// Whether one more frame will probably find a place in the queue of `hop`; [`Self::keep`]
+    /// The queue of `hop`, if one more frame will probably find a place in it; [`Self::keep`]
     /// decides, since others of the same burst may take it. Asks for the neighbour on the first.
-    pub(super) fn admits(&self, hop: NextHop) -> bool {
-        let Some(requests) = &self.requests else {
-            return false;
-        };
-        match self.queues.iter().find(|queue| queue.hop == hop) {
-            Some(queue) => queue.frames.len() < FRAMES,
+    pub(super) fn admits(&mut self, hop: NextHop) -> Option<QueueIndex> {
+        let requests = self.requests.as_ref()?;
+        let known = self.queues.iter().position(|queue| queue.hop == hop);
+        let index = match known {
+            Some(index) if self.queues[index].frames.len() < FRAMES => index,
             // A full request queue: the kernel is asked when the next packet comes.
-            None => self.queues.len() < HOPS && requests.push(hop).is_ok(),
-        }
-    }
-
-    /// Keeps a copy of a frame. False: there is no place, the packet must end.
-    #[must_use]
-    pub(super) fn keep(&mut self, hop: NextHop, frame: &[u8], own: bool, now: Time) -> bool {
-        let position = self.queues.iter().position(|queue| queue.hop == hop);
-        let position = match position {
-            Some(position) => position,
-            None if self.queues.len() < HOPS => {
+            None if self.queues.len() < HOPS && requests.push(hop).is_ok() => {
                 let frames = VecDeque::new();
                 self.queues.push(Queue { hop, frames });
                 self.queues.len() - 1
             }
-            None => return false,
+            Some(_) | None => return None,
         };
-        let frames = &mut self.queues[position].frames;
+        u16::try_from(index).ok().map(QueueIndex)
+    }
+
+    /// Keeps a copy of a frame. False: there is no place, the packet must end.
+    #[must_use]
+    pub(super) fn keep(&mut self, queue: QueueIndex, frame: &[u8], own: bool, now: Time) -> bool {
+        let Some(queue) = self.queues.get_mut(usize::from(queue.0)) else {
+            return false;
+        };
+        let frames = &mut queue.frames;
         if frames.len() >= FRAMES {
             return false;
         }

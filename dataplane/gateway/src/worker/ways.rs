@@ -7,8 +7,7 @@
 
 use ipsec::packet::Version;
 
-use crate::route::Mac;
-use crate::worker::egress::Path;
+use crate::worker::egress::Exit;
 
 /// Destinations remembered at once, a power of two: a burst has 64 packets, and hosts of one
 /// prefix differ in the low bits that choose among them.
@@ -17,11 +16,10 @@ const PLACES: usize = 16;
 /// One way.
 #[derive(Clone, Copy)]
 struct Entry {
-    burst: u32,
-    version: Version,
     destination: u128,
-    path: Path,
-    mac: Mac,
+    version: Version,
+    burst: u32,
+    exit: Exit,
 }
 
 /// The ways of one burst.
@@ -49,22 +47,21 @@ impl Ways {
 
     /// The way of this burst's packets to `destination`, if one of them found it.
     #[inline]
-    pub(super) fn find(&self, version: Version, destination: u128) -> Option<(Path, Mac)> {
+    pub(super) fn find(&self, version: Version, destination: u128) -> Option<Exit> {
         let entry = self.entries[place(destination)].as_ref()?;
         let same = entry.burst == self.burst
             && entry.destination == destination
             && entry.version == version;
-        same.then_some((entry.path, entry.mac))
+        same.then_some(entry.exit)
     }
 
     /// Keeps a way that holds for every packet to `destination`.
-    pub(super) fn keep(&mut self, version: Version, destination: u128, path: Path, mac: Mac) {
+    pub(super) fn keep(&mut self, version: Version, destination: u128, exit: Exit) {
         self.entries[place(destination)] = Some(Entry {
-            burst: self.burst,
-            version,
             destination,
-            path,
-            mac,
+            version,
+            burst: self.burst,
+            exit,
         });
     }
 }
@@ -78,38 +75,34 @@ const fn place(destination: u128) -> usize {
 mod tests {
     use super::*;
     use crate::route::PortIndex;
-    use crate::worker::pending::NextHop;
+    use crate::worker::egress::Link;
 
     #[test]
     fn a_way_is_found_by_address_and_family_until_the_next_burst() {
-        let path = |address| Path {
-            next: NextHop {
-                port: PortIndex(1),
-                version: Version::V4,
-                address,
-            },
-            mtu: 1500,
-            any_flow: true,
+        let exit = |mtu| Exit {
+            port: PortIndex(1),
+            mtu,
+            link: Link::known([7; 6]),
         };
         let found = |ways: &Ways, version, destination| {
             let found = ways.find(version, destination);
-            found.map(|(path, mac)| (path.next.address, mac))
+            found.map(|exit| exit.mtu)
         };
         let mut ways = Ways::new();
         assert_eq!(found(&ways, Version::V4, 0), None);
-        ways.keep(Version::V4, 7, path(7), [7; 6]);
-        ways.keep(Version::V4, 8, path(8), [8; 6]);
-        assert_eq!(found(&ways, Version::V4, 7), Some((7, [7; 6])));
+        ways.keep(Version::V4, 7, exit(700));
+        ways.keep(Version::V4, 8, exit(800));
+        assert_eq!(found(&ways, Version::V4, 7), Some(700));
         assert_eq!(found(&ways, Version::V6, 7), None);
         // The same place.
         assert_eq!(found(&ways, Version::V4, 7 + 16), None);
-        ways.keep(Version::V4, 7 + 16, path(23), [23; 6]);
+        ways.keep(Version::V4, 7 + 16, exit(2300));
         assert_eq!(found(&ways, Version::V4, 7), None);
-        assert_eq!(found(&ways, Version::V4, 8), Some((8, [8; 6])));
+        assert_eq!(found(&ways, Version::V4, 8), Some(800));
         ways.forget();
         assert_eq!(found(&ways, Version::V4, 8), None);
         ways.burst = u32::MAX;
-        ways.keep(Version::V4, 8, path(8), [8; 6]);
+        ways.keep(Version::V4, 8, exit(800));
         ways.forget();
         assert_eq!(found(&ways, Version::V4, 8), None);
     }

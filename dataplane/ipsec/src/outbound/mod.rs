@@ -105,6 +105,7 @@ pub struct Item<'a> {
 
 impl<'a> Item<'a> {
     /// A packet that has just been parsed; `source` is cut to its length.
+    #[inline(always)]
     #[must_use]
     pub const fn new(source: &'a mut [u8], packet: Packet, from_host: bool) -> Self {
         Self {
