@@ -129,10 +129,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
         self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
+        let nothing = Packet::nothing(Version::V4);
         for item in &items {
             fates.push(Fate {
                 verdict: item.verdict,
-                inner: item.inner.unwrap_or(Packet::nothing(Version::V4)),
+                inner: *item.inner.as_ref().unwrap_or(&nothing),
                 slot: item.sa.map_or(SaSlot(u32::MAX), |sa| sa.slot),
             });
         }

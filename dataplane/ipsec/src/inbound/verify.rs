@@ -1,7 +1,5 @@
 //! Is the opened packet what its SA may carry (RFC 4301 §5.2 steps 4 and 5, §6.2)?
 
-use arrayvec::ArrayVec;
-
 use crate::inbound::{Context, Item, Verdict};
 use crate::ip::icmp_error::quoted_packet;
 use crate::limits::BUNDLE_DEPTH;
@@ -29,10 +27,15 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             .as_deref()
             .and_then(|plaintext| plaintext.get(..usize::from(inner.length)))
             .unwrap_or(&[]);
-        let both = [Some(sa), item.outer_sa];
-        let through: ArrayVec<SaSlot, BUNDLE_DEPTH> =
-            both.into_iter().flatten().map(|sa| sa.slot).collect();
-        match decide(spd, bytes, &inner, &through, context.memory, context.now) {
+        let both: [SaSlot; BUNDLE_DEPTH];
+        let through = match item.outer_sa {
+            None => std::slice::from_ref(&sa.slot),
+            Some(outer) => {
+                both = [sa.slot, outer.slot];
+                &both[..]
+            }
+        };
+        match decide(spd, bytes, &inner, through, context.memory, context.now) {
             Ok(index) => {
                 item.policy = Some(index);
                 item.verdict = Verdict::Opened;

@@ -193,8 +193,11 @@ fn outer(sa: &Sa, peer: Place, inner: &Packet, seed: u64) -> tunnel_header::Tunn
         dont_fragment: tunnel_header::dont_fragment(inner, dont_fragment),
         identification: 0,
         flow_label: match parameters.flow_label {
-            FlowLabel::Hash => tunnel_header::flow_label(inner, seed),
-            FlowLabel::Zero => 0,
+            // IPv4 has none.
+            FlowLabel::Hash if !parameters.destination.is_ipv4() => {
+                tunnel_header::flow_label(inner, seed)
+            }
+            FlowLabel::Hash | FlowLabel::Zero => 0,
         },
     }
 }
