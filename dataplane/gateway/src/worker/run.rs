@@ -16,9 +16,12 @@ use crate::snapshot::Snapshot;
 use crate::worker::host::Host;
 use crate::worker::process::Worker;
 
-/// How long an adaptive worker spins before it sleeps. About what a sleep and a wake-up cost
-/// together, so that waiting never costs more than twice the best choice.
+/// How long an adaptive worker spins at most before it sleeps. About what a sleep and a wake-up
+/// cost together, so that waiting never costs more than twice the best choice.
 const SPIN: Duration = Duration::from_micros(20);
+
+/// What it begins with where spinning had been given up.
+const FIRST_SPIN: Duration = Duration::from_micros(2);
 
 /// Longest sleep: lifetimes in seconds, aged fragments and keepalives want a look now and then.
 const SLEEP: Duration = Duration::from_millis(100);
@@ -56,6 +59,23 @@ impl Shared {
     }
 }
 
+/// How long an adaptive worker spins, as its last waits teach: whoever shares the core with it gets
+/// what spinning would waste.
+struct Spin(Duration);
+
+impl Spin {
+    /// A wait ended after `waited`, asleep in the end: would spinning have met the packet?
+    fn learn(&mut self, waited: Duration) {
+        self.0 = if waited < SPIN {
+            (self.0 * 2).clamp(FIRST_SPIN, SPIN)
+        } else if self.0 > FIRST_SPIN {
+            self.0 / 2
+        } else {
+            Duration::ZERO
+        };
+    }
+}
+
 /// What a worker leaves behind.
 pub struct Farewell {
     /// The ledger of each of its lanes, after the drain.
@@ -66,6 +86,7 @@ pub struct Farewell {
 pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> Farewell {
     let mut cache = arc_swap::Cache::new(&shared.snapshot);
     let mut idle_since: Option<Instant> = None;
+    let mut spin = Spin(SPIN);
     loop {
         let now = shared.now();
         let snapshot: &Snapshot = cache.load();
@@ -82,9 +103,10 @@ pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> 
         let since = *idle_since.get_or_insert_with(Instant::now);
         match shared.idle {
             Idle::Spin => std::hint::spin_loop(),
-            Idle::Adaptive if since.elapsed() < SPIN => std::hint::spin_loop(),
+            Idle::Adaptive if since.elapsed() < spin.0 => std::hint::spin_loop(),
             Idle::Adaptive | Idle::Sleep => {
                 worker.sleep();
+                spin.learn(since.elapsed());
                 idle_since = None;
             }
         }
@@ -184,5 +206,24 @@ impl<P: Port, H: Host> Worker<P, H> {
         Farewell {
             ledgers: self.lanes.iter().map(|lane| lane.port.ledger()).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_is_given_up_where_it_meets_no_packet_and_taken_up_where_it_would() {
+        let mut spin = Spin(SPIN);
+        let spins = |spin: &mut Spin, waited: u64, times: u32| {
+            (0..times).for_each(|_| spin.learn(Duration::from_micros(waited)));
+            spin.0
+        };
+        assert_eq!(spins(&mut spin, 5, 1), SPIN);
+        assert_eq!(spins(&mut spin, 500, 1), SPIN / 2);
+        assert_eq!(spins(&mut spin, 500, 10), Duration::ZERO);
+        assert_eq!(spins(&mut spin, 5, 1), FIRST_SPIN);
+        assert_eq!(spins(&mut spin, 5, 10), SPIN);
     }
 }
