@@ -9,7 +9,7 @@ use ipsec::verdict::DropReason;
 
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, outer_version};
+use crate::worker::egress::{outer_destination, outer_version};
 use crate::worker::frame::Arrival;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::Worker;
@@ -49,18 +49,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) -> Result<(), DropReason> {
         let version = outer_version(sa);
-        let path = egress::outer_path(snapshot, sa, &Packet::nothing(version));
-        let path = path.ok_or(DropReason::NoRoute)?;
-        let link = self.link(snapshot, path.next)?;
-        let mut buffer = self.allocate(path.next.port, ROOM)?;
+        let nothing = Packet::nothing(version);
+        // No burst that could have found it.
+        self.ways.forget();
+        let exit = self.outer_way(snapshot, sa, &nothing);
+        let exit = exit.ok_or(DropReason::NoRoute)?;
+        let exit = self.link(snapshot, exit, outer_destination(sa), &nothing)?;
+        let mut buffer = self.allocate(exit.port, ROOM)?;
         match outbound::keepalive(sa, &mut buffer.room()[ETHERNET..]) {
             Some(length) => {
                 let size = (version, length);
-                self.finish(snapshot, (path, link), buffer, size, Arrival::Own, now);
+                self.finish(snapshot, exit, buffer, size, Arrival::Own, now);
                 Ok(())
             }
             None => {
-                self.discard(path.next.port, buffer);
+                self.discard(exit.port, buffer);
                 Err(DropReason::NoFrame)
             }
         }
