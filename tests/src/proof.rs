@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::capture::Capture;
 use crate::config::{LEFT, RIGHT, Sa};
-use crate::packets::{self, Frame, TCP, UDP};
+use crate::packets::{self, ESP, Frame, TCP, UDP};
 use crate::peer;
 use crate::topology::Lab;
 
@@ -32,6 +32,8 @@ pub struct Evidence {
     pub failed: u64,
     /// (key, IV) pairs that came more than once: must be 0.
     pub repeated: u64,
+    /// ESP packets whose number is not above that of the SA's packet before: must be 0.
+    pub fallen: usize,
     /// Packets that a host sent to the other.
     pub sent: usize,
     /// Of these, the ones that the wire carried, byte for byte but for TTL and checksums.
@@ -65,9 +67,10 @@ impl Watch {
     /// When a capture has gaps or a script fails; not when the evidence is bad.
     pub fn conclude(self, sas: &[Sa]) -> Result<Evidence> {
         let [wire, host_a, host_b] = self.captures;
-        wire.stop()?;
+        let fallen = fallen(&wire.stop()?);
         let [host_a, host_b] = [host_a.stop()?, host_b.stop()?];
-        evidence(sas, &self.wire, &host_a, &host_b)
+        let found = evidence(sas, &self.wire, &host_a, &host_b)?;
+        Ok(Evidence { fallen, ..found })
     }
 }
 
@@ -78,7 +81,7 @@ impl Evidence {
     /// When something does; the text shows all numbers.
     pub fn check(&self) -> Result<()> {
         let against = [self.other, self.failed, self.repeated];
-        let clean = against == [0; 3] && self.foreign == 0 && self.wrong_checksums == 0;
+        let clean = against == [0; 3] && self.fallen == 0 && self.foreign == 0 && self.wrong_checksums == 0;
         ensure!(
             clean,
             "the capture of the middle wire speaks against us: {self:?}"
@@ -122,6 +125,31 @@ fn evidence(sas: &[Sa], wire: &Path, host_a: &[Frame], host_b: &[Frame]) -> Resu
         found.wrong_checksums += usize::from(!has_right_checksum(frame));
     }
     Ok(found)
+}
+
+/// How often a number on the wire is not above the one before of the same SA.
+fn fallen(wire: &[Frame]) -> usize {
+    let mut last = HashMap::new();
+    let mut fallen = 0;
+    for frame in wire {
+        let packet = frame.packet();
+        let (Some(ends), Some((at, ESP))) = (frame.addresses(), transport(packet)) else {
+            continue;
+        };
+        let Some((spi, number)) = packet
+            .get(at..at + 8)
+            .map(|header| header.split_at(4))
+            .map(|(spi, number)| (spi.to_vec(), number.to_vec()))
+        else {
+            continue;
+        };
+        if let Some(before) = last.insert((ends, spi), number.clone())
+            && before >= number
+        {
+            fallen += 1;
+        }
+    }
+    fallen
 }
 
 fn is_between(frame: &Frame, from: [&str; 2], to: [&str; 2]) -> bool {
@@ -176,4 +204,25 @@ fn has_right_checksum(frame: &Frame) -> bool {
     let none = protocol == UDP && payload.get(6..8) == Some(&[0, 0]);
     let pseudo = packets::pseudo_sum(source, destination, protocol, payload.len());
     none || packets::checksum(pseudo, payload) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_do_not_rise_are_noticed() {
+        let esp = |spi: u8, number: u8| {
+            let mut bytes = vec![0; 14 + 20 + 8];
+            bytes[12..15].copy_from_slice(&[8, 0, 0x45]);
+            bytes[14 + 9] = ESP;
+            bytes[14 + 20 + 3] = spi;
+            bytes[14 + 20 + 7] = number;
+            Frame::at(0, bytes)
+        };
+        let rising = [esp(1, 1), esp(2, 1), esp(1, 2), esp(2, 9)];
+        assert_eq!(fallen(&rising), 0);
+        let falling = [esp(1, 1), esp(1, 3), esp(1, 2), esp(2, 1), esp(1, 2)];
+        assert_eq!(fallen(&falling), 2);
+    }
 }
