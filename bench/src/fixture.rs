@@ -87,7 +87,7 @@ pub struct SuiteName {
 }
 
 /// The suites of the first cut.
-pub const SUITES: [SuiteName; 5] = [
+pub const SUITES: [SuiteName; 6] = [
     SuiteName {
         name: "aes128gcm16",
         encryption: "aes128gcm16",
@@ -105,6 +105,12 @@ pub const SUITES: [SuiteName; 5] = [
         encryption: "chacha20poly1305",
         encryption_key: 36,
         integrity: None,
+    },
+    SuiteName {
+        name: "aes128+sha256_128",
+        encryption: "aes128",
+        encryption_key: 16,
+        integrity: Some(("sha256_128", 32)),
     },
     SuiteName {
         name: "null+sha1_96",
@@ -162,7 +168,7 @@ fn exchange(text: &str, one: &str, other: &str) -> String {
         .replace('\u{1}', other)
 }
 
-fn config(suite: SuiteName, end: End) -> Config {
+fn config(suite: SuiteName, end: End, replays: bool) -> Config {
     let (out, into) = match end {
         End::Near => (1, 2),
         End::Far => (2, 1),
@@ -172,6 +178,11 @@ fn config(suite: SuiteName, end: End) -> Config {
     let text = match end {
         End::Near => near,
         End::Far => exchange(&exchange(&near, "192.0.2.1", "192.0.2.2"), "10.1.", "10.2."),
+    };
+    let text = if replays {
+        text.replace("esn = true\nreplay_window = 1024", "replay_window = 0")
+    } else {
+        text
     };
     let bytes = text.into_bytes().into();
     config::parse(Path::new("bench.toml"), bytes, Purpose::Replay)
@@ -190,7 +201,17 @@ impl Fixture {
     /// One end of a tunnel.
     #[must_use]
     pub fn new(suite: SuiteName, end: End) -> Self {
-        let mut config = config(suite, end);
+        Self::with(suite, end, false)
+    }
+
+    /// One end of a tunnel without anti-replay, so that packets may come again and again.
+    #[must_use]
+    pub fn with_replays(suite: SuiteName, end: End) -> Self {
+        Self::with(suite, end, true)
+    }
+
+    fn with(suite: SuiteName, end: End, replays: bool) -> Self {
+        let mut config = config(suite, end, replays);
         let parameters = std::mem::take(&mut config.sas);
         let starts = xipsec::state::unreserved(&parameters);
         let sas = assembly::sas(parameters, &config.policies, &starts, Time(0))
@@ -235,10 +256,22 @@ pub fn worker(
     number: u16,
     exchange: Arc<Exchange<MemoryFrame>>,
 ) -> Worker<MemoryPort, NoHost> {
+    let lane = |index| Lane {
+        port: MemoryPort::new(FRAMES, FRAME_SIZE),
+        index: PortIndex(index),
+        complete_checksums: false,
+    };
+    let lanes = vec![lane(0), lane(1)];
+    Worker::new(settings(snapshot, sas, number), lanes, NoHost, exchange)
+}
+
+/// What worker `number` is told at its birth.
+#[must_use]
+pub fn settings(snapshot: &Snapshot, sas: usize, number: u16) -> WorkerSettings {
     let policies: Arc<[PolicyCell]> = (0..snapshot.tables.policy_count())
         .map(|_| PolicyCell::default())
         .collect();
-    let settings = WorkerSettings {
+    WorkerSettings {
         number,
         ports: 2,
         sas,
@@ -258,13 +291,7 @@ pub fn worker(
         policies,
         neighbor_requests: None,
         number_requests: None,
-    };
-    let lane = |index| Lane {
-        port: MemoryPort::new(FRAMES, FRAME_SIZE),
-        index: PortIndex(index),
-        complete_checksums: false,
-    };
-    Worker::new(settings, vec![lane(0), lane(1)], NoHost, exchange)
+    }
 }
 
 /// A frame from the host behind the near end to the one behind the far end: IPv4 and UDP, `length`

@@ -29,3 +29,7 @@ pub mod pipeline;
 pub mod publish;
 
 pub mod scaling;
+
+pub mod endless;
+
+pub mod lending;

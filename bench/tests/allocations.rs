@@ -3,6 +3,8 @@
 //! mixed sizes, whole bursts, and packets that are refused.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+use ipsec::limits::BATCH;
+use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use xipsec::port::memory::MemoryPort;
@@ -10,6 +12,7 @@ use xipsec::worker::Worker;
 use xipsec::worker::host::NoHost;
 use xipsec_bench::allocation::{Counting, count as allocations};
 use xipsec_bench::fixture::{End, Fixture, LAN, SUITES, WAN, plain_frame};
+use xipsec_bench::lending::{Load, Pair};
 
 /// Packets of one burst.
 const BURST: usize = 32;
@@ -124,5 +127,26 @@ fn the_steady_state_of_both_directions_allocates_nothing() {
             "{}: allocations over {packets} packets",
             suite.name
         );
+    }
+}
+
+#[test]
+fn nor_does_lending() {
+    for direction in [Direction::Out, Direction::In] {
+        let mut pair = Pair::new(Load {
+            suite: SUITES[0],
+            direction,
+            size: 1420,
+            supply: BATCH,
+        });
+        for _ in 0..WARM {
+            pair.round();
+        }
+        let (lent, before) = (pair.round(), allocations());
+        for _ in 0..COUNTED {
+            pair.round();
+        }
+        assert_eq!(allocations() - before, 0, "{direction:?}");
+        assert!(pair.round() > lent + COUNTED / 4, "batches were lent");
     }
 }
