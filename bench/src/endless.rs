@@ -1,7 +1,7 @@
 //! A port that never runs dry, for measuring workers as fast as they go: frames that were released
-//! arrive again, in the order of a ring, with the headers that they had; what is sent is counted and
-//! its frame is free again. Payloads are not touched, as a NIC's would be in memory and not in the
-//! worker's caches.
+//! arrive again, in the order of a ring, with the headers that they had; what is sent is counted
+//! and its frame is free again. Payloads are not touched, as a NIC's would be in memory and not in
+//! the worker's caches.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

@@ -1,6 +1,6 @@
 //! One SA, one worker; one SA, two workers; two SAs, two workers: packets a second on memory ports,
-//! each worker on a core of its own, in turns, the best of several windows. And what it costs that a
-//! worker could lend where it need not.
+//! each worker on a core of its own, in turns, the best of several windows. And what it costs that
+//! a worker could lend where it need not.
 #![deny(unsafe_code)]
 
 use std::time::Duration;

@@ -36,9 +36,15 @@ pub enum Cell {
     Held,
     /// Batches that were not empty.
     Batches,
+    /// Batches of this worker's SAs that another worker did.
+    Lent,
+    /// Batches that were offered to others and done here after all.
+    TakenBack,
+    /// Batches of other workers' SAs that this worker did.
+    Helped,
 }
 
-const CELLS: usize = Cell::Batches as usize + 1;
+const CELLS: usize = Cell::Helped as usize + 1;
 
 /// What is counted for each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,13 @@ pub fn status(read: &Read) -> ExitCode {
             let core = worker
                 .core
                 .map_or_else(|| "not pinned".into(), |core| format!("core {core}"));
-            rows.push(vec![format!("worker {}", worker.number), core]);
+            let (lent, back, helped) = (worker.lent, worker.taken_back, worker.helped);
+            let shared = if lent + back + helped == 0 {
+                String::new()
+            } else {
+                format!("; batches: lent {lent}, taken back {back}, helped {helped}")
+            };
+            rows.push(vec![format!("worker {}", worker.number), core + &shared]);
         }
         for row in status.crypto {
             rows.push(vec![row.algorithms, row.code]);

@@ -124,6 +124,12 @@ pub struct WorkerRow {
     pub number: u16,
     /// The core that it is pinned to, if it is.
     pub core: Option<usize>,
+    /// Batches of its SAs that another worker did.
+    pub lent: u64,
+    /// Batches that were offered to others and that it did itself.
+    pub taken_back: u64,
+    /// Batches of others that it did.
+    pub helped: u64,
 }
 
 /// Whose code serves a family of algorithms.

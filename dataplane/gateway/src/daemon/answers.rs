@@ -111,7 +111,8 @@ impl Running {
     }
 
     fn status(&self) -> Status {
-        let workers = (0..).zip(&self.cores);
+        let tallies = self.blocks.iter().map(|block| block.read());
+        let workers = (0..).zip(self.cores.iter().zip(tallies));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -119,9 +120,12 @@ impl Running {
             config: self.file.clone(),
             generation: self.shared.snapshot.load().generation,
             workers: workers
-                .map(|(number, core)| WorkerRow {
+                .map(|(number, (core, tally))| WorkerRow {
                     number,
                     core: *core,
+                    lent: tally.of(Cell::Lent),
+                    taken_back: tally.of(Cell::TakenBack),
+                    helped: tally.of(Cell::Helped),
                 })
                 .collect(),
             ports: self
@@ -226,6 +230,9 @@ impl Running {
                     "rx": tally.of(Cell::Rx),
                     "tx": tally.of(Cell::Tx),
                     "batches": tally.of(Cell::Batches),
+                    "lent": tally.of(Cell::Lent),
+                    "taken_back": tally.of(Cell::TakenBack),
+                    "helped": tally.of(Cell::Helped),
                 })
             })
             .collect();

@@ -22,7 +22,8 @@ use crate::worker::run::{self, Farewell, Shared};
 use crate::worker::{Lane, Worker, WorkerSettings};
 
 /// The exchange of a gateway's workers.
-pub type LiveExchange = Exchange<<XdpPort as crate::port::Port>::Received>;
+pub type LiveExchange =
+    Exchange<<XdpPort as crate::port::Port>::Received, <XdpPort as crate::port::Port>::Transmit>;
 
 /// What workers need beside their queues.
 pub struct Surroundings {

@@ -50,6 +50,12 @@ impl Bell {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
+    /// By anyone, behind a full fence after putting something into a queue of the sleeper: whether
+    /// it must be woken.
+    pub fn is_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed)
+    }
+
     /// By anyone who has put something into a queue of the sleeper: no system call while it is
     /// awake.
     pub fn ring(&self) {

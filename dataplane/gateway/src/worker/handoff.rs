@@ -3,6 +3,7 @@
 //! (design: "Many cores").
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use crossbeam::queue::ArrayQueue;
 use ipsec::packet::Packet;
@@ -11,6 +12,7 @@ use ipsec::sa::association::Direction;
 use crate::counters::Cuts;
 use crate::port::bell::Bell;
 use crate::worker::frame::Arrival;
+use crate::worker::lend::Lending;
 use crate::worker::orders::Order;
 
 /// Frames that may be on their way between two workers, at most: four batches hide a home's longest
@@ -54,18 +56,19 @@ struct Route<R> {
     back: ArrayQueue<(usize, R)>,
 }
 
-/// The queues between all workers of a gateway.
-pub struct Exchange<R> {
+/// The queues between all workers of a gateway, for frames received (`R`) and to be sent (`T`).
+pub struct Exchange<R, T = R> {
     workers: usize,
     routes: Vec<Route<R>>,
     loose: Vec<ArrayQueue<LooseParcel>>,
     /// Dummies to send, by worker.
     orders: Vec<ArrayQueue<Order>>,
+    lending: Lending<R, T>,
     bells: Vec<Arc<Bell>>,
     cuts: Cuts,
 }
 
-impl<R: Send> Exchange<R> {
+impl<R: Send, T: Send> Exchange<R, T> {
     /// Queues for `workers` workers.
     ///
     /// # Errors
@@ -80,6 +83,7 @@ impl<R: Send> Exchange<R> {
             routes: (0..workers * workers).map(|_| route()).collect(),
             loose: (0..workers).map(|_| ArrayQueue::new(PARCELS)).collect(),
             orders: (0..workers).map(|_| ArrayQueue::new(ORDERS)).collect(),
+            lending: Lending::new(workers),
             bells: (0..workers)
                 .map(|_| Bell::new().map(Arc::new))
                 .collect::<Result<_, _>>()?,
@@ -128,8 +132,8 @@ impl<R: Send> Exchange<R> {
 }
 
 /// One worker's end of the exchange.
-pub struct Desk<R> {
-    exchange: Arc<Exchange<R>>,
+pub struct Desk<R, T = R> {
+    exchange: Arc<Exchange<R, T>>,
     own: usize,
     /// Parcels sent to each worker whose frames have not come back. Bounded by [`PARCELS`], so that
     /// the way back always has room.
@@ -138,10 +142,10 @@ pub struct Desk<R> {
     unrung: Vec<bool>,
 }
 
-impl<R: Send> Desk<R> {
+impl<R: Send, T: Send> Desk<R, T> {
     /// The desk of worker `own`.
     #[must_use]
-    pub fn new(exchange: Arc<Exchange<R>>, own: u16) -> Self {
+    pub fn new(exchange: Arc<Exchange<R, T>>, own: u16) -> Self {
         let workers = exchange.workers;
         Self {
             exchange,
@@ -251,11 +255,36 @@ impl<R: Send> Desk<R> {
         self.out.iter().sum()
     }
 
+    /// This worker's number.
+    pub(super) const fn own(&self) -> usize {
+        self.own
+    }
+
+    /// Who lends what.
+    pub(super) fn lending(&self) -> &Lending<R, T> {
+        &self.exchange.lending
+    }
+
+    /// Wakes one worker that sleeps and has time, if there is one. To be called after something
+    /// was offered.
+    pub(super) fn wake_helper(&self) {
+        fence(Ordering::SeqCst);
+        let free = self.exchange.lending.free(self.own);
+        let mut sleepers = free.map(|worker| self.exchange.bell(worker));
+        if let Some(bell) = sleepers.find(|bell| bell.is_sleeping()) {
+            bell.ring();
+        }
+    }
+
+    /// A copied packet or an order waits for this worker.
+    pub(super) fn has_loose_mail(&self) -> bool {
+        !self.exchange.loose(self.own).is_empty() || !self.exchange.orders[self.own].is_empty()
+    }
+
     /// Something waits for this worker.
     #[must_use]
     pub fn has_mail(&self) -> bool {
-        !self.exchange.loose(self.own).is_empty()
-            || !self.exchange.orders[self.own].is_empty()
+        self.has_loose_mail()
             || (0..self.out.len()).any(|other| {
                 !self.exchange.route(other, self.own).there.is_empty()
                     || !self.exchange.route(self.own, other).back.is_empty()
@@ -303,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_once_for_a_whole_batch() {
-        let exchange = Arc::new(Exchange::new(2).unwrap());
+        let exchange = Arc::new(Exchange::<u32>::new(2).unwrap());
         let mut here = Desk::new(exchange.clone(), 0);
         let rung = || {
             let mut count = [0; 8];
@@ -323,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_gives_the_parcel_back_and_every_frame_comes_home() {
-        let exchange = Arc::new(Exchange::new(2).unwrap());
+        let exchange = Arc::new(Exchange::<u32>::new(2).unwrap());
         let mut here = Desk::new(exchange.clone(), 0);
         let mut there = Desk::new(exchange, 1);
         for frame in 0..PARCELS {

@@ -23,7 +23,7 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// Where a packet is opened into.
-enum Room<'a, T> {
+pub(super) enum Room<'a, T> {
     /// A frame of the port by which it will probably leave.
     Frame(T),
     /// It is longer than that port's frames.
@@ -42,14 +42,16 @@ impl<T: Buffer> Room<'_, T> {
     }
 }
 
-struct Fate {
+/// What is known of a packet once its borrowed buffers are given back.
+pub(super) struct Fate {
     verdict: Verdict,
     /// Of what was opened; else nothing.
     inner: Packet,
     slot: SaSlot,
 }
 
-type Fates = ArrayVec<Fate, BATCH>;
+/// What became of a burst.
+pub(super) type Fates = ArrayVec<Fate, BATCH>;
 
 impl<P: Port, H: Host> Worker<P, H> {
     /// Takes a burst from the unprotected side through. Answers which frames must be kept, and
@@ -69,6 +71,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut fates = Fates::new();
         let room = (&mut buffers, &mut rooms);
         self.open(sources, room, place, &mut fates, snapshot, now);
+        self.lend_rooms(&fates, &mut buffers);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
             let kept = self.end_inbound(fate, source, (buffer.take(), place), snapshot, now);
@@ -77,6 +80,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         drop(buffers);
         self.opened = own;
         ends
+    }
+
+    /// The buffers of packets that were prepared for the batch go into it.
+    fn lend_rooms(&mut self, fates: &Fates, buffers: &mut Buffers<'_, P::Transmit>) {
+        let Some(mut batch) = self.current_batch() else {
+            return;
+        };
+        for (fate, buffer) in fates.iter().zip(buffers).rev() {
+            if fate.verdict == Verdict::Continue
+                && let Some(Room::Frame(frame)) = buffer.take()
+            {
+                batch.buffers.push(frame);
+            }
+        }
+        self.keep_filling(batch);
     }
 
     /// The port by which opened packets will probably leave: that of the last one. A wrong guess
@@ -121,16 +139,30 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
         }
+        let in_frames = |buffer: &Option<Room<'_, _>>| !matches!(buffer, Some(Room::Own(_)));
+        let lent = self.filling(|| buffers.iter().all(in_frames), snapshot, now);
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             item.destination = buffer
                 .as_mut()
                 .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
         }
-        inbound::open(&mut items, &mut self.inbound_context(snapshot, now));
+        match lent {
+            None => inbound::open(&mut items, &mut self.inbound_context(snapshot, now)),
+            Some(mut batch) => {
+                inbound::prepare(&mut items);
+                batch.add_openings(&items, place);
+                self.keep_filling(batch);
+            }
+        }
+        self.fates_of(&items, fates);
+    }
+
+    /// What became of packets that were opened, and what others are to know of it.
+    pub(super) fn fates_of(&mut self, items: &[Item<'_>], fates: &mut Fates) {
         self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
         let nothing = Packet::nothing(Version::V4);
-        for item in &items {
+        for item in items {
             fates.push(Fate {
                 verdict: item.verdict,
                 inner: *item.inner.as_ref().unwrap_or(&nothing),
@@ -139,7 +171,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    fn end_inbound(
+    pub(super) fn end_inbound(
         &mut self,
         fate: &Fate,
         source: &Source<'_>,
@@ -182,7 +214,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             Verdict::Consumed(Consumed::Keepalive) => self.tally.add(Cell::Keepalive, 1),
             Verdict::Elsewhere(worker) => return Kept::For(worker),
             Verdict::Held(end) => return Kept::Held(fate.slot, end),
-            Verdict::Continue | Verdict::Opened => {
+            // Nothing else goes on from there.
+            Verdict::Continue => return Kept::Lent,
+            Verdict::Opened => {
                 debug_assert!(false, "open() decides every packet that has a buffer");
                 self.drop(DropReason::NoFrame, source.arrival);
             }
@@ -261,10 +295,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             packet: *inner,
             arrival: source.arrival,
         };
-        let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
-        if let Some(Kept::For(to)) = ends.first() {
-            // Its plaintext lies in a frame of ours, which cannot be handed over.
-            self.hand_over_copy(*to, &again, Direction::Out);
+        if !self.wait_for_batches(&again, now) {
+            let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
+            if let Some(Kept::For(to)) = ends.first() {
+                // Its plaintext lies in a frame of ours, which cannot be handed over.
+                self.hand_over_copy(*to, &again, Direction::Out);
+            }
         }
         self.leave_room(place, buffer);
     }

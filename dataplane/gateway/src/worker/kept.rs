@@ -45,16 +45,22 @@ impl<P: Port, H: Host> Worker<P, H> {
                 ) {
                     Ok(()) => {
                         self.tally.hold(1);
+                        self.lender.count_handed_over();
                         return None;
                     }
                     Err(parcel) => {
                         self.tally.drop(DropReason::HandoffFull);
+                        self.lender.count_handed_over();
                         return Some(parcel.frame);
                     }
                 }
             }
             Kept::Held(slot, end) => {
                 self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
+            }
+            Kept::Lent => {
+                self.lend_frame(lane, frame);
+                return None;
             }
             Kept::No => {}
         }
@@ -76,7 +82,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    fn shelve(
+    pub(super) fn shelve(
         &mut self,
         frame: &[u8],
         packet: Packet,
@@ -124,7 +130,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 Some(Kept::Held(..)) => self.tally.drop(DropReason::NoReservation),
                 Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
-                Some(Kept::No) | None => {}
+                Some(Kept::No | Kept::Lent) | None => {}
             }
             self.tally.unhold(1);
         }
@@ -150,22 +156,19 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
+            self.lender.saw_burst(parcels.is_full());
             self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
-            let mut rest = &mut parcels[..];
-            while let Some(first) = rest.first() {
+            while let Some(first) = parcels.first() {
                 let arrival = first.arrival;
-                let run = rest
-                    .iter()
-                    .take_while(|parcel| parcel.arrival == arrival)
-                    .count();
-                let (run, others) = rest.split_at_mut(run);
-                self.serve_run(run, arrival, snapshot, now);
-                rest = others;
+                let same = |parcel: &&Parcel<_>| parcel.arrival == arrival;
+                let run = parcels.iter().take_while(same).count();
+                let run = parcels.drain(..run).collect();
+                self.serve_run(from, run, arrival, snapshot, now);
             }
-            for parcel in parcels {
-                self.desk.give_back(from, parcel.lane, parcel.frame);
-            }
+        }
+        if !self.lender.is_home() {
+            return served;
         }
         while let Some(mut parcel) = self.desk.receive_loose() {
             served += 1;
@@ -187,7 +190,8 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn serve_run(
         &mut self,
-        run: &mut [Parcel<P::Received>],
+        from: usize,
+        mut run: ArrayVec<Parcel<P::Received>, BATCH>,
         arrival: Arrival,
         snapshot: &Snapshot,
         now: Time,
@@ -204,6 +208,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             gathered.add(Some(place), source);
             self.gather(&mut gathered, place, snapshot, now);
         }
+        self.begin_batch(
+            (arrival, Some(from)),
+            gathered.lies_in_frames(),
+            snapshot,
+            now,
+        );
         let direction = match arrival {
             Arrival::Port(_, Side::Unprotected) => Direction::In,
             _ => Direction::Out,
@@ -214,10 +224,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         };
         self.settle_gathered(gathered, &ends, now);
         self.assembly.put_back(rooms);
-        for (place, parcel) in run.iter_mut().enumerate() {
+        for (place, mut parcel) in run.into_iter().enumerate() {
+            let kept = kept(&keeps, place);
+            if let Some((Kept::Lent, _)) = kept {
+                self.lend_frame(parcel.lane, parcel.frame);
+                continue;
+            }
             self.tally.unhold(1);
-            match kept(&keeps, place) {
-                None | Some((Kept::No, _)) => {}
+            match kept {
+                None | Some((Kept::No | Kept::Lent, _)) => {}
                 // It came here because its SA lived here; meanwhile that one died, and another one
                 // of the policy serves.
                 Some((Kept::For(to), _)) => {
@@ -233,13 +248,15 @@ impl<P: Port, H: Host> Worker<P, H> {
                     self.shelve(frame, parcel.packet, arrival, (slot, end), now);
                 }
             }
+            self.desk.give_back(from, parcel.lane, parcel.frame);
         }
+        self.end_batch(snapshot);
     }
 
     /// Hands over or shelves a packet that lies in no frame.
     pub(super) fn keep_copy(&mut self, end: Kept, source: &Source<'_>, now: Time) {
         match end {
-            Kept::No => {}
+            Kept::No | Kept::Lent => {}
             Kept::For(to) => self.hand_over_copy(to, source, Direction::In),
             Kept::Held(slot, end) => {
                 let (packet, arrival) = (source.packet, source.arrival);

@@ -10,6 +10,8 @@ mod frame;
 
 pub mod orders;
 
+mod lend;
+
 pub mod handoff;
 
 mod held;

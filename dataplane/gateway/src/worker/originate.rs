@@ -66,8 +66,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             });
     }
 
-    /// Sends what waits in the outbox. What cannot be sent was never created.
+    /// Sends what waits in the outbox, unless batches are out that it must not overtake. What
+    /// cannot be sent was never created.
     pub(super) fn post(&mut self, snapshot: &Snapshot, now: Time) {
+        if !self.lender.is_home() {
+            return;
+        }
         self.ways.forget();
         while let Some(mut letter) = self.outbox.take() {
             let way = letter.way;

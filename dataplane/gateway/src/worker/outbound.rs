@@ -24,6 +24,7 @@ use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
 
 /// What the caller learns of an item once its borrowed buffers are given back.
+#[derive(Clone, Copy)]
 pub(super) struct Fate {
     pub(super) verdict: Verdict,
     sa: Option<SaSlot>,
@@ -64,6 +65,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
         let mut fates = Fates::new();
         self.seal(items, &mut buffers, &mut fates, snapshot, now);
+        self.lend_sealed(&fates, &mut buffers);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
             let left = self.tally.left();
@@ -108,10 +110,25 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
         }
+        let all = || {
+            items
+                .iter()
+                .zip(&ways)
+                .all(|(item, way)| is_lendable(item, *way))
+        };
+        let lent = self.filling(all, snapshot, now);
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
         }
-        outbound::protect(&mut items, &mut self.outbound_context(snapshot, now));
+        let mut context = self.outbound_context(snapshot, now);
+        match lent {
+            None => outbound::protect(&mut items, &mut context),
+            Some(mut batch) => {
+                outbound::write(&mut items, &mut context);
+                batch.add_sealings(&items);
+                self.keep_filling(batch);
+            }
+        }
         self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
         for (item, &way) in items.iter().zip(&ways) {
@@ -169,6 +186,8 @@ impl<P: Port, H: Host> Worker<P, H> {
                 return Kept::No;
             }
             (_, Some(exit), Some(unused)) => self.discard(exit.port, unused),
+            // Its buffer has gone into a batch.
+            (Verdict::Sealed(_), ..) => return Kept::Lent,
             _ => {}
         }
         let transit = Transit {
@@ -339,6 +358,15 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
         }
+    }
+}
+
+/// False for what leaves behind the others of its burst, with two SAs, or perhaps not at once.
+fn is_lendable(item: &Item<'_>, way: Option<Exit>) -> bool {
+    match item.verdict {
+        Verdict::Fragment(_) => false,
+        Verdict::Protect => item.inner_sa.is_none() && way.is_some_and(|it| !it.link.is_open()),
+        _ => true,
     }
 }
 

@@ -88,6 +88,10 @@ impl Outbox {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(super) fn take(&mut self) -> Option<Letter> {
         self.waiting.pop_front()
     }

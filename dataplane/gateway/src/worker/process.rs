@@ -30,6 +30,7 @@ use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
 use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
+use crate::worker::lend::Lender;
 use crate::worker::orders::UnderWay;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
@@ -89,6 +90,8 @@ pub(super) enum Kept {
     No,
     /// The SA lives on another worker.
     For(u16),
+    /// Its key's work is lent: the frame joins its batch.
+    Lent,
     /// Authentic, but its number is not reserved yet: numbers of that SA are up to that one.
     Held(SaSlot, u64),
 }
@@ -116,7 +119,8 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) ways: Ways,
     /// Room for the pieces of a packet that is cut before sealing.
     pub(super) scratch: Box<[u8]>,
-    pub(super) desk: Desk<P::Received>,
+    pub(super) desk: Desk<P::Received, P::Transmit>,
+    pub(super) lender: Lender<P::Received, P::Transmit>,
     pub(super) shelf: Shelf,
     pub(super) assembly: Assembly,
     /// Room for packets that are opened and too long for a frame of the egress port.
@@ -141,6 +145,13 @@ pub struct Worker<P: Port, H: Host> {
     policies: Arc<[PolicyCell]>,
 }
 
+/// The least number of frames that a lane has for one way.
+fn least_frames<P: Port>(lanes: &[Lane<P>]) -> u64 {
+    let ledgers = lanes.iter().map(|lane| lane.port.ledger());
+    let frames = ledgers.map(|ledger| ledger.receive_total.min(ledger.transmit_total));
+    frames.min().unwrap_or(0)
+}
+
 impl<P: Port, H: Host> Worker<P, H> {
     /// A worker that serves `lanes`; of each port at least one queue must be among them.
     ///
@@ -151,14 +162,16 @@ impl<P: Port, H: Host> Worker<P, H> {
         settings: WorkerSettings,
         lanes: Vec<Lane<P>>,
         host: H,
-        exchange: Arc<Exchange<P::Received>>,
+        exchange: Arc<Exchange<P::Received, P::Transmit>>,
     ) -> Self {
+        let desk = Desk::new(exchange, settings.number);
         let egress = (0..settings.ports)
             .map(|port| {
                 let lane = lanes.iter().position(|lane| lane.index.index() == port);
                 lane.expect("every worker serves a queue of every port")
             })
             .collect();
+        let lender = Lender::new(desk.workers(), least_frames(&lanes));
         Self {
             number: settings.number,
             lanes,
@@ -179,7 +192,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             predicted: None,
             ways: Ways::new(),
             scratch: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
-            desk: Desk::new(exchange, settings.number),
+            lender,
+            desk,
             shelf: Shelf::default(),
             assembly: Assembly::new(
                 settings.reassembly,
@@ -279,6 +293,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut burst = ArrayVec::new();
         self.lanes[lane].port.receive(&mut burst, limit);
         let count = burst.len();
+        self.lender.saw_burst(count >= limit);
         self.count_losses(lane);
         if count > 0 {
             self.take(lane, burst, snapshot, now);
@@ -345,6 +360,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 Look::Drop(reason) => self.tally.drop(reason),
             }
         }
+        self.begin_batch((arrival, None), gathered.lies_in_frames(), snapshot, now);
         let ends = match facts.side {
             Side::Unprotected => self.inbound(&gathered.sources, snapshot, now),
             Side::Protected => self.outbound(&mut gathered.sources, snapshot, now),
@@ -360,6 +376,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.lanes[lane].port.release(frame);
             }
         }
+        self.end_batch(snapshot);
         self.desk.ring();
         self.post(snapshot, now);
     }
@@ -420,7 +437,9 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// The end of a round over all lanes: what is due, completions, kicks, counters. True: a kick
     /// is pending, do not sleep.
     pub fn end_round(&mut self, snapshot: &Snapshot, now: Time) -> bool {
-        self.retry_shelf(snapshot, now);
+        if self.lender.is_home() {
+            self.retry_shelf(snapshot, now);
+        }
         self.expire_fragments(now);
         self.settle(snapshot, now);
         self.host.flush();

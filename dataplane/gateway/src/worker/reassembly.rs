@@ -65,7 +65,11 @@ pub(super) type Keeps = ArrayVec<(usize, Kept, Packet), BATCH>;
 
 /// Why frame `place` must be kept, if it must.
 pub(super) fn kept(keeps: &Keeps, place: usize) -> Option<(Kept, Packet)> {
-    let found = keeps.iter().find(|(of, ..)| *of == place)?;
+    // Where all are kept, as in a burst that is lent, each stands at its place.
+    let found = match keeps.get(place) {
+        Some(at_place) if at_place.0 == place => at_place,
+        _ => keeps.iter().find(|(of, ..)| *of == place)?,
+    };
     Some((found.1, found.2))
 }
 
@@ -88,6 +92,11 @@ impl<'a> Gathered<'a> {
             room: None,
             rooms: rooms.chunks_exact_mut(ROOM),
         }
+    }
+
+    /// Every packet lies in a frame of the burst.
+    pub(super) fn lies_in_frames(&self) -> bool {
+        self.places.iter().all(Option::is_some)
     }
 
     /// Adds the packet that lies in frame `place` of the burst, if it lies in one.

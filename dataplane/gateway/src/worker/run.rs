@@ -90,8 +90,9 @@ pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> 
     loop {
         let now = shared.now();
         let snapshot: &Snapshot = cache.load();
-        let work = worker.round(shared.batch.min(BATCH), snapshot, now);
-        let again = worker.end_round(snapshot, now);
+        let limit = shared.batch.min(BATCH);
+        let work = worker.round(limit, snapshot, now);
+        let again = worker.end_round(snapshot, now) | worker.help(work, limit);
         if shared.stop.load(Ordering::Acquire) {
             worker.empty_rings(shared, snapshot);
             break;
@@ -117,12 +118,30 @@ pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> 
 impl<P: Port, H: Host> Worker<P, H> {
     /// One round over all lanes and queues. Answers the number of packets served.
     pub fn round(&mut self, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
-        let mut work = self.take_back() + self.serve_parcels(snapshot, now);
-        for lane in 0..self.lanes.len() {
-            work += self.serve(lane, limit, snapshot, now);
+        self.lender.begin_round();
+        let mut work = self.take_back() + self.reap(snapshot, now);
+        if self.takes_in(now) {
+            work += self.serve_parcels(snapshot, now);
         }
-        work += self.serve_host_queue(limit, snapshot, now);
-        work + self.send_dummies(snapshot, now) + self.keep_alive(snapshot, now)
+        for lane in 0..self.lanes.len() {
+            if self.takes_in(now) {
+                work += self.serve(lane, limit, snapshot, now);
+            }
+        }
+        work += self.keep_alive(snapshot, now);
+        if self.lender.is_home() {
+            work += self.serve_host_queue(limit, snapshot, now);
+            return work + self.send_dummies(snapshot, now);
+        }
+        let nothing_came = work == 0;
+        if nothing_came || !self.takes_in(now) {
+            let worked = self.work_off();
+            if nothing_came && !worked {
+                self.lender.wait(now);
+            }
+        }
+        // What is out is work, too.
+        work.max(1)
     }
 
     /// Takes in what still waits in the receive rings: the program is off the interface, so that
@@ -130,6 +149,13 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn empty_rings(&mut self, shared: &Shared, snapshot: &Snapshot) {
         /// Rounds of a batch each: twice the largest ring's worth.
         const ROUNDS: usize = 256;
+        self.lender.stop();
+        self.help(0, BATCH);
+        let until = Instant::now() + DRAIN;
+        while !self.lender.is_home() && Instant::now() < until {
+            self.work_off();
+            self.reap(snapshot, shared.now());
+        }
         for _ in 0..ROUNDS {
             let now = shared.now();
             if self.round(BATCH, snapshot, now) == 0 {
@@ -143,7 +169,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn sleep(&self) {
         let bell = Arc::clone(self.desk.bell());
         bell.prepare_to_sleep();
-        if self.desk.has_mail() || self.host.is_waiting() {
+        if self.desk.has_mail() || self.host.is_waiting() || self.is_wanted() {
             bell.rise();
             return;
         }
@@ -188,12 +214,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             let now = shared.now();
             let snapshot = Arc::clone(cache.load());
             self.take_back();
-            let served = self.serve_parcels(&snapshot, now);
-            self.clear_shelf();
+            self.work_off();
+            let mut served = self.reap(&snapshot, now);
+            if self.lender.is_home() {
+                served += self.serve_parcels(&snapshot, now);
+                self.clear_shelf();
+            }
             self.abandon_fragments();
             self.abandon_pending();
             let again = self.end_round(&snapshot, now);
-            let away = self.desk.away() > 0 || self.desk.has_mail();
+            let away = self.desk.away() > 0 || self.desk.has_mail() || !self.lender.is_home();
             let queued = self.lanes.iter().any(|lane| lane.port.ledger().queued > 0);
             if (last && served == 0 && !again && !away && !queued) || Instant::now() > until {
                 break;

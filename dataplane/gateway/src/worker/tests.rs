@@ -33,6 +33,10 @@ mod alternatives;
 mod fragments;
 mod keepalives;
 
+mod lending;
+
+mod lending_threads;
+
 const WAN: usize = 0;
 const LAN: usize = 1;
 
@@ -141,6 +145,11 @@ impl World {
 
     /// With ports whose frames have `room` bytes.
     fn with_frames(text: &str, workers: u16, room: usize) -> Self {
+        Self::with_ports(text, workers, (128, room))
+    }
+
+    /// With ports of so many frames each way, and so many bytes in each.
+    fn with_ports(text: &str, workers: u16, (frames, room): (usize, usize)) -> Self {
         let (snapshot, sas) = generation(text);
         let exchange = Arc::new(Exchange::new(usize::from(workers)).unwrap());
         let requests = Arc::new(ArrayQueue::new(16));
@@ -169,7 +178,7 @@ impl World {
                 number_requests: None,
             };
             let lane = |index| Lane {
-                port: MemoryPort::new(128, room),
+                port: MemoryPort::new(frames, room),
                 index: PortIndex(index),
                 complete_checksums: false,
             };
@@ -249,8 +258,11 @@ fn sealed(spi: u32, key: u8, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         .replace("192.0.2.1", "192.0.2.9")
         .replace("192.0.2.2\"", "192.0.2.1\"")
         .replace("192.0.2.9", "192.0.2.2");
-    let mut world = World::new(&text, 1);
+    let mut world = World::with_ports(&text, 1, (packets.len().max(1), 2048));
     world.offer(0, LAN, packets, Time(0));
+    for _ in 0..packets.len() / 64 {
+        world.round(0, Time(0));
+    }
     world.sent(0, WAN)
 }
 

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use crate::crypto::{self, OpenJob};
-use crate::inbound::{Item, Verdict};
+use crate::inbound::{Item, Kind, Verdict};
 use crate::ip::mutable::End;
 use crate::ip::transport::take_out_fragment_header;
 use crate::limits::BATCH;
@@ -18,6 +18,8 @@ use crate::wire::{ah, esp};
 /// state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
+    /// How it arrived.
+    kind: Kind,
     /// The sequence number, 64 bits as the window derived it.
     sequence: u64,
     /// From and to in the packet as received: ESP or AH.
@@ -97,6 +99,7 @@ impl<'a> Item<'a> {
     #[must_use]
     pub fn task(&self) -> Option<Task> {
         (self.verdict == Verdict::Continue).then_some(Task {
+            kind: self.kind,
             sequence: self.sequence,
             header_offset: self.header_offset,
             end: self.end,
@@ -119,6 +122,7 @@ impl<'a> Item<'a> {
         let mut item = Self::new(source, packet);
         item.sa = Some(sa);
         item.destination = Some(destination);
+        item.kind = task.kind;
         item.sequence = task.sequence;
         item.header_offset = task.header_offset;
         item.end = task.end;

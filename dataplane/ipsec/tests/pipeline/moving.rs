@@ -103,11 +103,13 @@ fn destination(packet: &[u8]) -> (Place, u16) {
 //= test T160
 #[test]
 fn a_peer_that_moves_is_followed_and_answered_where_it_is() {
-    for (ends, moved, packet) in [
-        ([A, B], MOVED, v4(60).bytes()),
-        ([A6, B6], MOVED6, v6(80).bytes()),
+    for (ends, moved, packet, apart) in [
+        ([A, B], MOVED, v4(60).bytes(), false),
+        ([A, B], MOVED, v4(60).bytes(), true),
+        ([A6, B6], MOVED6, v6(80).bytes(), false),
     ] {
         let [mut a, mut b] = duplex(ends, |_| {});
+        b.apart = apart;
         let configured = (place((ends[0], THEIRS)), OURS);
         assert_eq!(destination(&b.seal(&packet)), configured);
         assert_eq!(b.verdict(&translated(&a.seal(&packet), moved)), In::Opened);
