@@ -367,7 +367,7 @@ impl<'a, V: Lanes> Work<'a, V> {
         let left = self.text.length.div_ceil(BLOCK) + 1 - progress.blocks;
         let mut total = self.product(self.lengths(), 1);
         // By index: over an iterator that skips, the compiler keeps the registers in memory.
-        #[allow(clippy::needless_range_loop, reason = "registers stay registers")]
+        #[expect(clippy::needless_range_loop, reason = "registers stay registers")]
         for index in 1..N {
             let power = left + 1 - index * V::COUNT;
             total = total.plus(self.products(hashed[index], power));
