@@ -187,6 +187,19 @@ impl Gateway {
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
+    /// `state show --json`, which needs no running gateway.
+    ///
+    /// # Errors
+    /// As [`Gateway::ask_json`].
+    pub fn ask_state(&self) -> Result<Value> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["state", "show", "--json", "--config"])
+            .arg(&self.config);
+        let text = shell::run(&mut command)?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+
     /// `stats --json`.
     ///
     /// # Errors

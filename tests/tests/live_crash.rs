@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use xipsec_tests::capture::Capture;
 use xipsec_tests::config::{Family, LEFT, RIGHT};
 use xipsec_tests::expect::live;
@@ -256,4 +257,65 @@ fn lost_state_is_refused_not_ignored() {
         ensure!(lab.left.log().contains("state init"), "{}", lab.left.log());
         Ok(())
     });
+}
+
+//= test T57
+#[test]
+fn lifetimes_go_on_over_a_stop_and_a_crash_and_are_told_once() {
+    live(
+        "lifetimes_go_on_over_a_stop_and_a_crash_and_are_told_once",
+        || {
+            let lifetime = "lifetime = { soft_packets = 20, soft_seconds = 4 }";
+            let mut lab = Lab::connected(&Plan {
+                sa: vec![lifetime.to_owned()],
+                ..Plan::default()
+            })?;
+            let line = |key: &str| format!("warning: sa left-to-right: dying, {key} is reached");
+            let told = |lab: &Lab, key: &str| lab.left.log().matches(&line(key)).count();
+            let life = |lab: &Lab| -> Result<(Value, u64, u64)> {
+                let list = lab.left.ask_json(&["sa", "list"])?;
+                let row = &list[0];
+                let number = |key: &str| row[key].as_u64().context("no number");
+                let packets = number("lifetime_packets")?;
+                Ok((row["state"].clone(), number("packets")?, packets))
+            };
+            lab.host_a.run("ping -n -q -c 20 -i 0.02 10.2.0.2")?;
+            // Nothing is sent any more: age alone brings the second line.
+            shell::wait_until("the second limit", Duration::from_secs(20), || {
+                Ok(told(&lab, "soft_seconds 4") == 1)
+            })?;
+            let (state, sent, counted) = life(&lab)?;
+            ensure!(
+                state == "dying" && sent == counted,
+                "{state} {sent} {counted}"
+            );
+            sleep(Duration::from_secs(2));
+            let lines = [told(&lab, "soft_packets 20"), told(&lab, "soft_seconds 4")];
+            ensure!(lines == [1, 1], "{lines:?}: {}", lab.left.log());
+            lab.left.stop()?;
+            let kept = lab.left.ask_state()?;
+            ensure!(kept["sas"][0]["lifetime_packets"] == counted, "{kept}");
+            lab.left.start()?;
+            let (state, sent, goes_on) = life(&lab)?;
+            ensure!(state == "dying", "{state} after the restart");
+            ensure!(
+                goes_on == counted + sent,
+                "{sent} {goes_on}, before {counted}"
+            );
+            // Each run says it once.
+            shell::wait_until("the line again", Duration::from_secs(5), || {
+                Ok(told(&lab, "soft_packets 20") == 2)
+            })?;
+            lab.left.crash()?;
+            lab.left.start()?;
+            let (state, _, at_most) = life(&lab)?;
+            ensure!(state == "dying", "{state} after the crash");
+            ensure!(
+                (goes_on..=goes_on + 5000).contains(&at_most),
+                "{at_most} after {goes_on} and a block"
+            );
+            lab.left.stop()?;
+            lab.right.stop()
+        },
+    );
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use xipsec_tests::capture::Capture;
-use xipsec_tests::config::{LEFT, RIGHT};
+use xipsec_tests::config::{Family, LEFT, RIGHT};
 use xipsec_tests::expect::live;
 use xipsec_tests::packets::{ESP, ICMP};
 use xipsec_tests::topology::{Lab, Plan};
@@ -76,6 +76,32 @@ fn the_gateways_own_traffic_is_protected_and_the_peers_address_is_not_caught() {
                     "{to}: {protocols:?}"
                 );
             }
+            lab.check_accounting()
+        },
+    );
+}
+
+#[test]
+fn what_the_kernel_says_to_the_host_ports_link_is_not_traffic() {
+    live(
+        "what_the_kernel_says_to_the_host_ports_link_is_not_traffic",
+        || {
+            let lab = Lab::started(&Plan {
+                inner: vec![Family::V4, Family::V6],
+                ..Plan::default()
+            })?;
+            // Joins and leaves the group of all routers, and says so.
+            for on in ["0", "1"] {
+                lab.gate_a.sysctl("net.ipv6.conf.xipsec0.forwarding", on)?;
+            }
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            let link = lab.gate_a.ip("-s -j link show dev xipsec0")?;
+            let link: serde_json::Value = serde_json::from_str(&link)?;
+            let said = link[0]["stats64"]["tx"]["packets"].as_u64();
+            ensure!(said.is_some_and(|said| said > 0), "the kernel said nothing");
+            let stats = lab.left.stats()?;
+            ensure!(stats["accounting"]["from_host"] == 0, "{stats}");
+            ensure!(stats["drops"]["no_route"] == 0, "{stats}");
             lab.check_accounting()
         },
     );

@@ -9,7 +9,7 @@ use ipsec::crypto::KeyError;
 use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::policy::PolicyParameters;
-use ipsec::sa::association::{SaParameters, share_homes, share_peers};
+use ipsec::sa::association::{Published, SaParameters, share_homes, share_peers};
 use ipsec::sa::database::Sad;
 use ipsec::sa::replay::SavedWindow;
 use ipsec::sa::state::Start;
@@ -71,9 +71,17 @@ pub fn park(sa: &Sa, start: &Reservation, now: Time) -> Result<(), AssemblyError
         &Start {
             sequence: start.sequence,
             window: saved(start, &sa.name)?,
+            usage: start.usage,
         },
         now,
     );
+    let Published {
+        earlier_packets,
+        earlier_bytes,
+        ..
+    } = &sa.published;
+    earlier_packets.store(start.usage.packets, Ordering::Relaxed);
+    earlier_bytes.store(start.usage.bytes, Ordering::Relaxed);
     sa.published
         .reserved_end
         .store(start.reserved_end, Ordering::Release);

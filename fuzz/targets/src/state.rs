@@ -3,7 +3,7 @@
 use ipsec::sa::association::Direction;
 use ipsec::sa::replay::SavedWindow;
 use ring::digest;
-use xipsec::state::{Contents, KeyId, Record};
+use xipsec::state::{Carried, Contents, KeyId, Record};
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut contents = Contents {
@@ -25,6 +25,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             iv_mask: 5,
             boot: [number; 16],
             window: vec![number; usize::from(number) * 9],
+            carried: Carried {
+                packets: number.into(),
+                ..Carried::default()
+            },
         };
         contents.records.insert(record.key, record);
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ipsec::sa::association::Direction;
+use ipsec::sa::lifetime::Usage;
 use serde_json::json;
 
 use crate::cli::arguments::StateCommand;
@@ -83,7 +84,15 @@ fn show(directory: &Path, config: &Config, as_json: bool) -> Result<(), StateErr
         say(&document.to_string());
         return Ok(());
     }
-    let header = ["NAME", "DIRECTION", ">RESERVED", "STOPPED"];
+    let header = [
+        "NAME",
+        "DIRECTION",
+        ">RESERVED",
+        ">PACKETS",
+        ">BYTES",
+        ">AGE",
+        "STOPPED",
+    ];
     say(table::render(&header, sas.iter().map(row)).trim_end());
     if others > 0 {
         say(&format!(
@@ -94,7 +103,11 @@ fn show(directory: &Path, config: &Config, as_json: bool) -> Result<(), StateErr
 }
 
 fn json_row(sa: &Shown) -> serde_json::Value {
+    let usage = sa.usage();
     json!({
+        "lifetime_packets": usage.map(|usage| usage.packets),
+        "lifetime_bytes": usage.map(|usage| usage.bytes),
+        "age_seconds": usage.map(|usage| usage.seconds),
         "name": sa.name,
         "direction": word(sa.direction),
         "reserved_end": sa.record.as_ref().map(|record| record.reserved_end),
@@ -110,10 +123,17 @@ fn row(sa: &Shown) -> Vec<String> {
         (Some(_), Direction::In) => "cleanly",
         (Some(_), Direction::Out) => "",
     };
+    let used = |part: fn(Usage) -> u64| {
+        sa.usage()
+            .map_or_else(String::new, |it| part(it).to_string())
+    };
     vec![
         sa.name.clone(),
         word(sa.direction).to_owned(),
         reserved.map_or_else(|| String::from("nothing"), |it| it.reserved_end.to_string()),
+        used(|usage| usage.packets),
+        used(|usage| usage.bytes),
+        used(|usage| usage.seconds),
         stopped.to_owned(),
     ]
 }

@@ -212,6 +212,15 @@ pub struct SaRow {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Packets that count for the lifetime, those before the start included.
+    #[serde(default)]
+    pub lifetime_packets: u64,
+    /// Bytes that do.
+    #[serde(default)]
+    pub lifetime_bytes: u64,
+    /// Seconds since the SA was born.
+    #[serde(default)]
+    pub age_seconds: u64,
     /// Last used or highest accepted.
     pub sequence: u64,
     /// Numbers up to this one are reserved on disk; absent without persistence.

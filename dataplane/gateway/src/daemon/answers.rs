@@ -285,6 +285,7 @@ fn sa_row(sa: &Sa, now: Time) -> SaRow {
         Direction::In => [peer.0, parameters.destination],
         Direction::Out => [parameters.source, peer.0],
     };
+    let usage = sa.published.usage(now);
     SaRow {
         name: stats.name,
         spi: stats.spi,
@@ -313,6 +314,9 @@ fn sa_row(sa: &Sa, now: Time) -> SaRow {
         replay_window: parameters.replay_window,
         packets: stats.packets,
         bytes: stats.bytes,
+        lifetime_packets: usage.packets,
+        lifetime_bytes: usage.bytes,
+        age_seconds: usage.seconds,
         sequence: stats.sequence,
         reserved_end: (reserved != u64::MAX).then_some(reserved),
         state: stats.state,

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, Forwarding};
 use crate::control::server::Socket;
 use crate::daemon::answers::Running;
+use crate::daemon::lifetimes::Lifetimes;
 use crate::daemon::path_mtu::PathMtus;
 use crate::daemon::peers::Peers;
 use crate::daemon::ports::OpenPort;
@@ -39,6 +40,9 @@ const REQUESTS: Duration = Duration::from_millis(5);
 
 /// How often the guard's counters are read, which takes a process, and path MTUs are aged.
 const GUARD_COUNTS: Duration = Duration::from_secs(5);
+
+/// How often the SAs' lifetimes are looked at.
+const LIVES: Duration = Duration::from_secs(1);
 
 /// Next hops kept fresh at once, at most; a scan of the link must not fill the kernel's table.
 const NEXT_HOPS: usize = 4096;
@@ -99,6 +103,7 @@ pub struct Follower<'c> {
     guard: Option<Guard>,
     path_mtus: PathMtus,
     peers: Peers,
+    lifetimes: Lifetimes,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
 }
@@ -126,6 +131,7 @@ impl<'c> Follower<'c> {
             guard,
             path_mtus: PathMtus::new(&config.dataplane, print),
             peers: Peers::new(sas),
+            lifetimes: Lifetimes::default(),
             asked: BTreeSet::new(),
         }
     }
@@ -171,6 +177,7 @@ impl<'c> Follower<'c> {
         let mut requests = ticks(REQUESTS);
         let mut refresh = ticks(REFRESH);
         let mut counts = ticks(GUARD_COUNTS);
+        let mut lives = ticks(LIVES);
         let serving = socket.serve(Rc::clone(running) as _);
         tokio::pin!(serving);
         loop {
@@ -208,7 +215,11 @@ impl<'c> Follower<'c> {
                         self.size_host(host);
                     }
                 }
-                errors = self.path_mtus.receive() => {
+                _ = lives.tick() => {
+                    let lines = self.lifetimes.look(&self.sas, self.shared.now());
+                    lines.iter().for_each(|line| print(line));
+                }
+                errors = self.path_mtus.receive(print) => {
                     let snapshot = self.shared.snapshot.load_full();
                     if self.path_mtus.take(&errors, &snapshot, self.shared.now(), print) {
                         self.size_host(host);

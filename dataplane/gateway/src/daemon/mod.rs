@@ -21,6 +21,8 @@ pub mod answers;
 
 mod start;
 
+mod lifetimes;
+
 mod path_mtu;
 
 mod peers;

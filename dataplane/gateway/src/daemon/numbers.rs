@@ -12,7 +12,7 @@ use ipsec::time::Time;
 
 use crate::config::Config;
 use crate::daemon::refusal::{Print, Refusal};
-use crate::state::{Directory, End, Grant, Keeper, Reservation, unreserved};
+use crate::state::{Directory, End, Grant, Keeper, Reached, Reservation, unreserved};
 use crate::worker::requests::NumberRequests;
 
 /// How often inbound limits are reviewed.
@@ -126,7 +126,21 @@ fn end(sa: &Sa) -> Option<End> {
         slot: sa.slot,
         sequence: state.sequence(),
         window,
+        packets: state.packets(),
+        bytes: state.bytes(),
     })
+}
+
+/// How far an SA is, as its owner last showed it.
+fn reached(sa: &Sa) -> Reached {
+    let sequence = sa.published.sequence.load(Ordering::Acquire);
+    Reached {
+        slot: sa.slot,
+        needed: sa.published.needed.load(Ordering::Relaxed),
+        sequence,
+        packets: sa.published.packets.load(Ordering::Relaxed),
+        bytes: sa.published.bytes.load(Ordering::Relaxed),
+    }
 }
 
 fn serve(
@@ -142,13 +156,13 @@ fn serve(
         .iter()
         .filter(|sa| sa.parameters.direction == Direction::In)
         .collect();
-    let mut asked: Vec<(SaSlot, u64)> = Vec::new();
+    let mut asked: Vec<Reached> = Vec::new();
     while !stop.load(Ordering::Acquire) {
         let now = Time(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         asked.clear();
         while let Some(slot) = requests.next() {
             if let Some(sa) = sas.get(slot.index()) {
-                asked.push((slot, sa.published.needed.load(Ordering::Relaxed)));
+                asked.push(reached(sa));
             }
         }
         if !asked.is_empty() {
@@ -156,12 +170,10 @@ fn serve(
         }
         if reviewed.elapsed() >= REVIEW {
             reviewed = Instant::now();
-            let reached: Vec<_> = inbound
-                .iter()
-                .map(|sa| (sa.slot, sa.published.needed.load(Ordering::Relaxed)))
-                .collect();
-            grant(sas, keeper.review(&reached, now), print);
-            let short: Vec<_> = sas.iter().filter_map(|sa| running_short(sa)).collect();
+            let all: Vec<_> = inbound.iter().map(|sa| reached(sa)).collect();
+            grant(sas, keeper.review(&all, now), print);
+            let short = sas.iter().filter(|sa| is_running_short(sa));
+            let short: Vec<_> = short.map(|sa| reached(sa)).collect();
             grant(sas, keeper.extend(&short, now), print);
         }
         parker.park_timeout(REVIEW);
@@ -170,14 +182,14 @@ fn serve(
 }
 
 /// An SA that has asked, and whose request was lost or could not be granted then.
-fn running_short(sa: &Sa) -> Option<(SaSlot, u64)> {
+fn is_running_short(sa: &Sa) -> bool {
     let needed = sa.published.needed.load(Ordering::Relaxed);
     let end = sa.published.reserved_end.load(Ordering::Relaxed);
     let least = match sa.parameters.direction {
         Direction::Out => LEAST_REST,
         Direction::In => 1,
     };
-    (end.saturating_sub(needed) < least).then_some((sa.slot, needed))
+    end.saturating_sub(needed) < least
 }
 
 /// What is on disk now may be used.

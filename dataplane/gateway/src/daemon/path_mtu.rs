@@ -55,12 +55,18 @@ impl PathMtus {
     }
 
     /// Waits for errors. Cancelling loses nothing.
-    pub(super) async fn receive(&mut self) -> Vec<IcmpError> {
+    pub(super) async fn receive(&mut self, print: Print) -> Vec<IcmpError> {
         if let Some(sockets) = &mut self.sockets {
             match sockets.receive().await {
                 Ok(errors) => return errors,
                 // A raw socket has none but those of a machine in trouble.
-                Err(_) => self.sockets = None,
+                Err(error) => {
+                    print(&format!(
+                        "warning: ICMP errors cannot be read any more, path MTUs are not learned: \
+                         {error} (restart the gateway)"
+                    ));
+                    self.sockets = None;
+                }
             }
         }
         std::future::pending().await

@@ -28,7 +28,7 @@ use crate::port::xdp::probe::Facts;
 use crate::snapshot::PortFacts;
 use crate::worker::handoff::Exchange;
 use crate::worker::pending::NextHop;
-use crate::worker::run::Shared;
+use crate::worker::run::{ORIGIN, Shared};
 
 /// Next hops that may wait to be asked for.
 const NEIGHBOR_REQUESTS: usize = 1024;
@@ -54,8 +54,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let cores = start::choose_cores(&config, &facts)?;
     let parameters = std::mem::take(&mut config.sas);
     let (mut numbers, starts) = Numbers::open(&config, &parameters)?;
-    let birth = ipsec::time::Time(0);
-    let sas = assembly::sas(parameters, &config.policies, &starts, birth).map_err(Refusal::of)?;
+    let sas = assembly::sas(parameters, &config.policies, &starts, ORIGIN).map_err(Refusal::of)?;
     let kernel = Kernel::connect().map_err(Refusal::of)?;
     let host_port = config.dataplane.host_port.clone().unwrap_or_default();
     let names: Vec<String> = config.ports.iter().map(|port| port.name.clone()).collect();

@@ -36,7 +36,7 @@ pub struct SaStats {
     pub spi: u32,
     /// `in` or `out`.
     pub direction: String,
-    /// Out: sent. In: authentic and new.
+    /// Out: sent. In: authentic and new. Since the gateway started.
     pub packets: u64,
     /// IP length of their plaintext packets.
     pub bytes: u64,
@@ -134,18 +134,16 @@ impl SaStats {
     #[must_use]
     pub fn of(sa: &Sa, now: Time) -> Self {
         let read = |cell: &std::sync::atomic::AtomicU64| cell.load(Ordering::Relaxed);
+        let published = &sa.published;
+        let (packets, bytes) = (read(&published.packets), read(&published.bytes));
         Self {
             name: sa.name.to_string(),
             spi: sa.parameters.spi,
             direction: direction_name(sa.parameters.direction).to_owned(),
-            packets: read(&sa.published.packets),
-            bytes: read(&sa.published.bytes),
-            sequence: read(&sa.published.sequence),
-            state: sa
-                .published
-                .stage(&sa.parameters.lifetime, now)
-                .name()
-                .to_owned(),
+            packets: packets.saturating_sub(read(&published.earlier_packets)),
+            bytes: bytes.saturating_sub(read(&published.earlier_bytes)),
+            sequence: read(&published.sequence),
+            state: sa.stage(now).name().to_owned(),
         }
     }
 }

@@ -13,6 +13,12 @@ pub(super) const BLOCK_MAXIMUM: u64 = 1 << 20;
 /// Smallest lead of an inbound limit: what a slow peer loses after a crash.
 pub(super) const LEAD_MINIMUM: u64 = 8;
 
+/// Lead of an SA from which nothing was received yet, kept until its first packet: a peer begins
+/// with a burst (a TCP window, some pings), and the disk may be busy when it does. A crash before
+/// the limit was lowered costs the peer at most this many packets, once in the life of a key; as
+/// many as a fast peer sends in a second would be hours of a slow one.
+pub(super) const LEAD_FIRST: u64 = 64;
+
 /// Largest lead of an inbound limit: one second of the fastest link that a worker could serve.
 pub(super) const LEAD_MAXIMUM: u64 = 1 << 24;
 
@@ -58,6 +64,14 @@ impl Rate {
             self.per_second = self.per_second.max(rate);
         }
         self.per_second
+    }
+}
+
+/// Numbers to reserve for a key that was never used.
+pub(super) fn first_lead(direction: Direction) -> u64 {
+    match direction {
+        Direction::Out => BLOCK_MINIMUM,
+        Direction::In => LEAD_FIRST,
     }
 }
 

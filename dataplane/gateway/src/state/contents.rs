@@ -6,7 +6,7 @@ use ipsec::sa::association::Direction;
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::state::{KeyId, Record, StateError};
+use crate::state::{Carried, KeyId, Record, StateError};
 
 /// Everything that is kept. Records stay although their key is in no configuration: it may return.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,9 @@ pub enum Flaw {
 }
 
 const MAGIC: &[u8; 8] = b"xipsecst";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Records without what their SAs had carried.
+const VERSION_1: u32 = 1;
 const CHECKSUM: usize = 32;
 
 impl Contents {
@@ -66,6 +68,15 @@ impl Contents {
             bytes.extend(record.boot);
             extend_with_length(&mut bytes, record.name.as_bytes());
             extend_with_length(&mut bytes, &record.window);
+            let carried = record.carried;
+            for number in [
+                carried.packets,
+                carried.bytes,
+                carried.sequence,
+                carried.born,
+            ] {
+                bytes.extend(number.to_be_bytes());
+            }
         }
         let checksum = digest::digest(&digest::SHA256, &bytes);
         bytes.extend(checksum.as_ref());
@@ -87,19 +98,19 @@ impl Contents {
         if digest::digest(&digest::SHA256, body).as_ref() != checksum {
             return Err(Flaw::Damaged("the checksum is wrong"));
         }
-        if version != VERSION {
+        if version != VERSION && version != VERSION_1 {
             return Err(Flaw::Version(version));
         }
-        Self::from_body(rest).ok_or(Flaw::Damaged("inconsistent"))
+        Self::from_body(rest, version).ok_or(Flaw::Damaged("inconsistent"))
     }
 
-    fn from_body(mut rest: &[u8]) -> Option<Self> {
+    fn from_body(mut rest: &[u8], version: u32) -> Option<Self> {
         let secret = take(&mut rest)?;
         let declared = take::<1>(&mut rest)? == [1];
         let count = u64::from_be_bytes(take(&mut rest)?);
         let mut records = BTreeMap::new();
         for _ in 0..count {
-            let record = take_record(&mut rest)?;
+            let record = take_record(&mut rest, version)?;
             records.insert(record.key, record);
         }
         rest.is_empty().then_some(Self {
@@ -110,21 +121,35 @@ impl Contents {
     }
 }
 
-fn take_record(rest: &mut &[u8]) -> Option<Record> {
+fn take_record(rest: &mut &[u8], version: u32) -> Option<Record> {
     let key = KeyId(take(rest)?);
     let direction = match take::<1>(rest)? {
         [0] => Direction::In,
         [1] => Direction::Out,
         _ => return None,
     };
+    let reserved_end = u64::from_be_bytes(take(rest)?);
     Some(Record {
         key,
         direction,
-        reserved_end: u64::from_be_bytes(take(rest)?),
+        reserved_end,
         iv_mask: u64::from_be_bytes(take(rest)?),
         boot: take(rest)?,
         name: String::from_utf8(take_with_length(rest)?.to_vec()).ok()?,
         window: take_with_length(rest)?.to_vec(),
+        carried: match version {
+            // Nothing is known of it, nor of what lies within the reservation.
+            VERSION_1 => Carried {
+                sequence: reserved_end,
+                ..Carried::default()
+            },
+            _ => Carried {
+                packets: u64::from_be_bytes(take(rest)?),
+                bytes: u64::from_be_bytes(take(rest)?),
+                sequence: u64::from_be_bytes(take(rest)?),
+                born: u64::from_be_bytes(take(rest)?),
+            },
+        },
     })
 }
 

@@ -4,14 +4,16 @@
 use std::collections::HashSet;
 
 use ipsec::sa::association::Direction;
+use ipsec::sa::lifetime::Usage;
 use ipsec::sa::sequence::last_number;
 use ipsec::sa::{SaParameters, SaSlot};
 use ipsec::time::{SECOND, Time};
 
-use crate::state::block::{Rate, lead};
+use crate::state::block::{Rate, first_lead, lead};
+use crate::state::carried::clock;
 use crate::state::contents::random;
 use crate::state::identity::key_id;
-use crate::state::{Contents, KeyId, Record, Reservation, StateError, Store};
+use crate::state::{Carried, Contents, KeyId, Record, Reservation, StateError, Store};
 
 /// One SA's new end, on disk: to be stored into its `Published::reserved_end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,33 @@ pub struct Grant {
     pub reserved_end: u64,
 }
 
+/// How far an SA in use is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The SA.
+    pub slot: SaSlot,
+    /// The number that reservations must cover (`SaState::needed`).
+    pub needed: u64,
+    /// Last number used (out), highest accepted (in). To be read before the two below, so that
+    /// what is carried meanwhile is rather counted twice than not.
+    pub sequence: u64,
+    /// Packets since the SA was born.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Reached {
+    fn carried(&self, before: Carried) -> Carried {
+        Carried {
+            packets: self.packets,
+            bytes: self.bytes,
+            sequence: self.sequence,
+            born: before.born,
+        }
+    }
+}
+
 /// Where an SA stood at a clean stop, when no worker runs any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
@@ -32,6 +61,10 @@ pub struct End {
     pub sequence: u64,
     /// In: the window, as `SavedWindow::to_bytes` has it; its right edge is `sequence`.
     pub window: Vec<u8>,
+    /// Packets since the SA was born.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Keeps the records of all SAs, one commit for as many as ask together.
@@ -47,6 +80,8 @@ pub struct Keeper {
 struct Kept {
     key: KeyId,
     direction: Direction,
+    /// The number that it started behind.
+    start: u64,
     last_number: u64,
     rate: Rate,
     /// What the worker was told.
@@ -153,6 +188,7 @@ impl Keeper {
             let kept = Kept {
                 key: key_id(&self.contents.secret, sa),
                 direction: sa.direction,
+                start: reservation.sequence,
                 last_number: last_number(sa.esn),
                 rate: Rate::new(reservation.sequence, now),
                 granted: reservation.reserved_end,
@@ -177,18 +213,15 @@ impl Keeper {
     ///
     /// # Errors
     /// The write failed: nothing has changed, and the SAs go on with what they have.
-    pub fn extend(
-        &mut self,
-        requests: &[(SaSlot, u64)],
-        now: Time,
-    ) -> Result<Vec<Grant>, StateError> {
+    pub fn extend(&mut self, requests: &[Reached], now: Time) -> Result<Vec<Grant>, StateError> {
         let mut changes = Vec::new();
         let mut grants = Vec::new();
-        for &(slot, sequence) in requests {
+        for reached in requests {
+            let slot = reached.slot;
             let Some(kept) = self.kept.get_mut(slot.index()).and_then(Option::as_mut) else {
                 continue;
             };
-            let wanted = kept.wanted(sequence, now);
+            let wanted = kept.wanted(reached.needed, now);
             let Some(record) = self.contents.records.get(&kept.key) else {
                 continue;
             };
@@ -198,6 +231,7 @@ impl Keeper {
             if wanted > record.reserved_end {
                 changes.push(Record {
                     reserved_end: wanted,
+                    carried: reached.carried(record.carried),
                     ..record.clone()
                 });
             }
@@ -219,19 +253,16 @@ impl Keeper {
     ///
     /// # Errors
     /// The write failed: nothing has changed.
-    pub fn review(
-        &mut self,
-        reached: &[(SaSlot, u64)],
-        now: Time,
-    ) -> Result<Vec<Grant>, StateError> {
+    pub fn review(&mut self, reached: &[Reached], now: Time) -> Result<Vec<Grant>, StateError> {
         self.settle(reached, now)?;
         let mut grants = Vec::new();
-        for &(slot, sequence) in reached {
+        for &Reached { slot, needed, .. } in reached {
             let Some(kept) = self.kept.get_mut(slot.index()).and_then(Option::as_mut) else {
                 continue;
             };
-            let wanted = kept.wanted(sequence, now);
-            if kept.direction == Direction::In && wanted < kept.granted {
+            let wanted = kept.wanted(needed, now);
+            let untouched = needed == kept.start;
+            if kept.direction == Direction::In && !untouched && wanted < kept.granted {
                 kept.granted = wanted;
                 kept.lowered = Some(now);
                 let reserved_end = wanted;
@@ -242,10 +273,11 @@ impl Keeper {
     }
 
     /// Lowers the records of limits that every worker has seen lowered.
-    fn settle(&mut self, reached: &[(SaSlot, u64)], now: Time) -> Result<(), StateError> {
+    fn settle(&mut self, reached: &[Reached], now: Time) -> Result<(), StateError> {
         let mut changes = Vec::new();
         let mut settled = Vec::new();
-        for &(slot, sequence) in reached {
+        for one in reached {
+            let slot = one.slot;
             let Some(kept) = self.kept.get(slot.index()).and_then(Option::as_ref) else {
                 continue;
             };
@@ -253,12 +285,13 @@ impl Keeper {
                 continue;
             }
             // A worker that had not yet seen the lower limit may have passed it.
-            let end = kept.granted.max(sequence);
+            let end = kept.granted.max(one.needed);
             if let Some(record) = self.contents.records.get(&kept.key)
                 && end < record.reserved_end
             {
                 changes.push(Record {
                     reserved_end: end,
+                    carried: one.carried(record.carried),
                     ..record.clone()
                 });
             }
@@ -289,6 +322,12 @@ impl Keeper {
             changes.push(Record {
                 reserved_end: end.sequence,
                 window: end.window,
+                carried: Carried {
+                    packets: end.packets,
+                    bytes: end.bytes,
+                    sequence: end.sequence,
+                    born: record.carried.born,
+                },
                 ..record.clone()
             });
         }
@@ -346,7 +385,7 @@ fn begin(
     // its first packet asks for one.
     let block = match (known, sa.direction) {
         (Some(_), Direction::In) => 0,
-        _ => lead(sa.direction, 0),
+        _ => first_lead(sa.direction),
     };
     let reserved_end = sequence
         .saturating_add(block)
@@ -356,6 +395,15 @@ fn begin(
     let window = match known {
         Some(record) if record.reserved_end == sequence => record.window.clone(),
         _ => Vec::new(),
+    };
+    let clock = clock();
+    let usage = known.map_or_else(Usage::default, |record| record.usage(clock));
+    let born = known.map_or(0, |record| record.carried.born);
+    let carried = Carried {
+        packets: usage.packets,
+        bytes: usage.bytes,
+        sequence,
+        born: if born == 0 { clock } else { born },
     };
     let (iv_mask, boot) = match known {
         Some(record) => (record.iv_mask, record.boot),
@@ -370,12 +418,14 @@ fn begin(
         boot,
         // From here on a crash can happen, and the saved window must not come back.
         window: Vec::new(),
+        carried,
     };
     let reservation = Reservation {
         sequence,
         reserved_end,
         iv_mask,
         window,
+        usage,
     };
     Ok((record, reservation))
 }
@@ -388,6 +438,7 @@ pub fn unreserved(sas: &[SaParameters]) -> Vec<Reservation> {
         reserved_end: u64::MAX,
         iv_mask: 0,
         window: Vec::new(),
+        usage: Usage::default(),
     };
     sas.iter().map(reservation).collect()
 }

@@ -13,6 +13,8 @@ mod identity;
 
 mod store;
 
+mod carried;
+
 mod block;
 
 mod keeper;
@@ -24,11 +26,12 @@ mod tests;
 
 pub use contents::Contents;
 pub use error::StateError;
-pub use keeper::{End, Grant, Keeper, unreserved};
+pub use keeper::{End, Grant, Keeper, Reached, unreserved};
 pub use store::{Directory, Store};
 pub use upkeep::{Shown, accept_loss, init, recorded, show};
 
 use ipsec::sa::association::Direction;
+use ipsec::sa::lifetime::Usage;
 
 /// Names a key without telling it: a keyed hash of algorithm, key and salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +56,21 @@ pub struct Record {
     /// The exact window of a clean stop (in), as `ipsec::sa::state` exports it; empty after a
     /// crash.
     pub window: Vec<u8>,
+    /// What the SA had carried when the record was last written.
+    pub carried: Carried,
+}
+
+/// What counts for an SA's lifetime, as it stood at a write (RFC 4301 §4.4.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets since the SA was born.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The number that the SA had reached with them.
+    pub sequence: u64,
+    /// When the record was made, seconds since 1970 by this machine's clock; 0: unknown.
+    pub born: u64,
 }
 
 /// Where an SA starts.
@@ -66,4 +84,6 @@ pub struct Reservation {
     pub iv_mask: u64,
     /// The exact window of a clean stop, if there was one.
     pub window: Vec<u8>,
+    /// What counts for its lifetime already; after a crash what may have been.
+    pub usage: Usage,
 }

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use ipsec::sa::SaParameters;
 use ipsec::sa::association::Direction;
+use ipsec::sa::lifetime::Usage;
 
+use crate::state::carried::clock;
 use crate::state::contents::random;
 use crate::state::identity::{key_id, key_id_towards};
 use crate::state::keeper::boot;
 use crate::state::store::{is_empty, read_records};
-use crate::state::{Contents, Directory, Record, StateError, Store};
+use crate::state::{Carried, Contents, Directory, Record, StateError, Store};
 
 /// Declares an empty directory fresh: whoever calls this knows that no key of the configuration was
 /// ever used. A directory with records of non-counter modes alone counts as empty, they stay.
@@ -65,18 +67,33 @@ pub fn accept_loss(
     let boot = boot();
     for sa in sas.iter().filter(chosen) {
         let key = key_id(&contents.secret, sa);
-        let known = contents
-            .records
-            .get(&key)
-            .map_or(0, |record| record.reserved_end);
+        let known = contents.records.get(&key);
+        let carried = known.map(|record| {
+            let usage = record.usage(clock());
+            Carried {
+                packets: usage.packets,
+                bytes: usage.bytes,
+                sequence: record.reserved_end,
+                born: record.carried.born,
+            }
+        });
+        let known = known.map_or(0, |record| record.reserved_end);
+        let reserved_end = known.max(sa.sequence);
         let record = Record {
             key,
             name: sa.name.clone(),
             direction: sa.direction,
-            reserved_end: known.max(sa.sequence),
+            reserved_end,
             iv_mask: u64::from_be_bytes(random()?),
             boot,
             window: Vec::new(),
+            carried: Carried {
+                sequence: reserved_end,
+                ..carried.unwrap_or_else(|| Carried {
+                    born: clock(),
+                    ..Carried::default()
+                })
+            },
         };
         contents.records.insert(key, record);
     }
@@ -92,6 +109,15 @@ pub struct Shown {
     pub direction: Direction,
     /// Its record; `None`: its key has none.
     pub record: Option<Record>,
+}
+
+impl Shown {
+    /// What counts for its lifetime: exactly after a clean stop, else what may have been carried
+    /// up to the reserved end. `None` without a record.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.record.as_ref().map(|record| record.usage(clock()))
+    }
 }
 
 /// The SAs of a configuration with their records, and how many records belong to none of them.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use ipsec::packet::Packet;
 use ipsec::sa::SaSlot;
-use ipsec::time::{MILLISECOND, Time};
+use ipsec::time::{SECOND, Time};
 
 use crate::worker::frame::Arrival;
 
@@ -15,8 +15,9 @@ const PER_SA: usize = 256;
 /// Packets that one worker may have waiting for all its SAs.
 const IN_ALL: usize = 4096;
 
-/// How long a packet waits at most.
-pub(super) const PATIENCE: u64 = 100 * MILLISECOND;
+/// How long a packet waits at most: longer than a commit takes on a busy disk, and nobody waits
+/// longer for a lost packet's successor.
+pub(super) const PATIENCE: u64 = SECOND;
 
 /// One packet that waits.
 pub(super) struct Held {

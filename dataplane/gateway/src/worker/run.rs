@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use ipsec::limits::BATCH;
-use ipsec::time::Time;
+use ipsec::time::{SECOND, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::port::settings::Idle;
@@ -33,6 +33,10 @@ const NAP: Duration = Duration::from_millis(1);
 /// Longest drain: after that frames that the kernel still holds are given up (and reported).
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Where the time line of a running gateway begins: a century from zero, so that what was born
+/// before the start has its place on it.
+pub const ORIGIN: Time = Time(100 * 365 * 24 * 3600 * SECOND);
+
 /// What all workers of a gateway share.
 pub struct Shared {
     /// The current generation.
@@ -55,7 +59,8 @@ impl Shared {
     /// Now, on the workers' time line.
     #[must_use]
     pub fn now(&self) -> Time {
-        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Time(ORIGIN.0.saturating_add(elapsed))
     }
 }
 

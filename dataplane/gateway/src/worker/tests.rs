@@ -347,7 +347,9 @@ fn a_held_packet_is_not_opened_again_before_more_is_reserved() {
     world.round(0, Time(5 * MILLISECOND));
     assert_eq!(world.sent(0, LAN).len(), 1);
     assert_eq!(world.tally().of(Cell::Held), 1);
-    world.round(0, Time(100 * MILLISECOND));
+    world.round(0, Time(SECOND - 1));
+    assert_eq!(world.tally().of(Cell::Held), 1);
+    world.round(0, Time(SECOND));
     assert_eq!(world.tally().drops(DropReason::NoReservation), 1);
     assert_eq!(world.tally().of(Cell::Held), 0);
 }

@@ -59,7 +59,7 @@ pub enum Verdict {
     /// The SA's state lives on that worker: hand the packet over, nothing was changed.
     Elsewhere(u16),
     /// Authentic, but beyond what is reserved on disk: keep the packet as received and offer it
-    /// again when the reservation has grown beyond this end, 100 ms at most. The window did not
+    /// again when the reservation has grown beyond this end, a second at most. The window did not
     /// move.
     Held(u64),
     /// Authentic and done with.

@@ -12,7 +12,7 @@ use crate::crypto::{KeyError, Transform};
 use crate::packet::{Version, address, address_bits};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::peer::{Peer, Place};
-use crate::sa::sequence::last_number;
+use crate::sa::sequence::{is_running_out, last_number};
 use crate::sa::shape::Shape;
 use crate::sa::state::SaState;
 use crate::secret::Secret;
@@ -172,15 +172,20 @@ pub const NO_HOME: u16 = u16::MAX;
 /// `reserved_end` goes the other way: written by the keeper of reservations, read by the owner.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// Packets sent (out), or authentic and new (in).
+    /// Packets sent (out), or authentic and new (in), since the SA was born.
     pub packets: AtomicU64,
     /// IP length of their plaintext packets, bytes.
     pub bytes: AtomicU64,
+    /// How many of `packets` earlier runs of the gateway have counted: after a crash at most so
+    /// many.
+    pub earlier_packets: AtomicU64,
+    /// Of `bytes`.
+    pub earlier_bytes: AtomicU64,
     /// Last number used (out), highest accepted (in).
     pub sequence: AtomicU64,
     /// [`SaState::needed`]: what the keeper of reservations must cover.
     pub needed: AtomicU64,
-    /// When the state was created, on the owner's time line: age goes on without packets.
+    /// When the SA was born, on the owner's time line: age goes on without packets.
     pub born: AtomicU64,
     /// Numbers up to and including this one are on disk as reserved: an outbound number above it
     /// must not be used, an inbound one above it not be accepted. `u64::MAX`: no reservations.
@@ -251,15 +256,21 @@ impl PathMtu {
 }
 
 impl Published {
-    /// The stage of the SA's life at `now`, on the owner's time line: what the next packet meets.
-    //= T57 (RFC 4301 section 4.4.2.1)
+    /// What counts for the SA's lifetime at `now`, on the owner's time line.
     #[must_use]
-    pub fn stage(&self, lifetime: &Lifetime, now: Time) -> Stage {
-        lifetime.stage(Usage {
+    pub fn usage(&self, now: Time) -> Usage {
+        Usage {
             packets: self.packets.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             seconds: now.since(Time(self.born.load(Relaxed))) / SECOND,
-        })
+        }
+    }
+
+    /// The stage of the SA's life at `now` as its lifetime has it: what the next packet meets.
+    //= T57 (RFC 4301 section 4.4.2.1)
+    #[must_use]
+    pub fn stage(&self, lifetime: &Lifetime, now: Time) -> Stage {
+        lifetime.stage(self.usage(now))
     }
 
     /// Out: whether the SA can carry one packet more, as its owner last showed it.
@@ -351,6 +362,30 @@ impl Sa {
                 peer
             }
         }
+    }
+}
+
+impl Sa {
+    /// The stage of its life at `now`, on its owner's time line. Numbers that run out count like
+    /// limits: one that has none left is dead, whatever its lifetime says.
+    //= T04 T57 (RFC 4303 section 3.3.3, RFC 4301 section 4.4.2.1)
+    #[must_use]
+    pub fn stage(&self, now: Time) -> Stage {
+        let SaParameters {
+            direction,
+            lifetime,
+            esn,
+            ..
+        } = &self.parameters;
+        let sequence = self.published.sequence.load(Relaxed);
+        let numbers = if *direction == Direction::Out && sequence >= last_number(*esn) {
+            Stage::Dead
+        } else if is_running_out(sequence, *esn) {
+            Stage::Dying
+        } else {
+            Stage::Mature
+        };
+        numbers.max(self.published.stage(lifetime, now))
     }
 }
 

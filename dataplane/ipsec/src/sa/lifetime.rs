@@ -17,8 +17,8 @@ pub struct Lifetime {
     pub hard_seconds: u64,
 }
 
-/// The stage of an SA's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// The stage of an SA's life, from the first to the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// No limit reached.
     #[default]
@@ -29,7 +29,7 @@ pub enum Stage {
     Dead,
 }
 
-/// What an SA has carried and how old it is.
+/// What an SA has carried and how old it is, earlier runs of the gateway included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Packets so far.
@@ -62,6 +62,29 @@ impl Lifetime {
         } else {
             Stage::Mature
         }
+    }
+}
+
+impl Lifetime {
+    /// The limits that `usage` has reached: the key's name, its value, and whether it is hard.
+    pub fn reached(&self, usage: Usage) -> impl Iterator<Item = (&'static str, u64, bool)> {
+        let Usage {
+            packets,
+            bytes,
+            seconds,
+        } = usage;
+        let limits = [
+            ("soft_packets", self.soft_packets, packets, false),
+            ("soft_bytes", self.soft_bytes, bytes, false),
+            ("soft_seconds", self.soft_seconds, seconds, false),
+            ("hard_packets", self.hard_packets, packets, true),
+            ("hard_bytes", self.hard_bytes, bytes, true),
+            ("hard_seconds", self.hard_seconds, seconds, true),
+        ];
+        let reached = limits
+            .into_iter()
+            .filter(|(_, limit, used, _)| reached(*limit, *used));
+        reached.map(|(name, limit, _, hard)| (name, limit, hard))
     }
 }
 
@@ -114,6 +137,22 @@ mod tests {
         assert_eq!(stage(10, 0, 0), Stage::Dead);
         assert_eq!(stage(0, 1000, 0), Stage::Dead);
         assert_eq!(stage(0, 0, 90), Stage::Dead);
+    }
+
+    #[test]
+    fn what_is_reached_is_named_as_in_the_file() {
+        let usage = Usage {
+            packets: 10,
+            bytes: 500,
+            seconds: 0,
+        };
+        let reached: Vec<_> = LIMITS.reached(usage).collect();
+        let expected = [
+            ("soft_packets", 5, false),
+            ("soft_bytes", 500, false),
+            ("hard_packets", 10, true),
+        ];
+        assert_eq!(reached, expected);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Start {
     pub sequence: u64,
     /// In, after a clean stop: the exact window. Ignored when its right edge is not `sequence`.
     pub window: Option<SavedWindow>,
+    /// What the SA had carried, and its age, when it was last at work.
+    pub usage: Usage,
 }
 
 /// Packets that were given to an SA and have not yet taken their numbers.
@@ -63,12 +65,17 @@ impl Start {
         Self {
             sequence,
             window: None,
+            usage: Usage {
+                packets: 0,
+                bytes: 0,
+                seconds: 0,
+            },
         }
     }
 }
 
 impl SaState {
-    /// An SA is born when its state is created.
+    /// An SA is born when its state is created for the first time.
     #[must_use]
     pub fn new(parameters: &SaParameters, start: &Start, now: Time) -> Self {
         let numbers = match parameters.direction {
@@ -79,28 +86,31 @@ impl SaState {
             Direction::In => Numbers::In(window(parameters, start)),
         };
         Self {
-            packets: 0,
-            bytes: 0,
-            born: now,
+            packets: start.usage.packets,
+            bytes: start.usage.bytes,
+            born: Time(
+                now.0
+                    .saturating_sub(start.usage.seconds.saturating_mul(SECOND)),
+            ),
             half: HalfMark::default(),
             waiting: 0,
             numbers,
         }
     }
 
-    /// Packets counted.
+    /// Packets counted, those of earlier runs included.
     #[must_use]
     pub const fn packets(&self) -> u64 {
         self.packets
     }
 
-    /// Bytes counted.
+    /// Bytes counted, those of earlier runs included.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// When the state was created.
+    /// When the SA was born.
     #[must_use]
     pub const fn born(&self) -> Time {
         self.born

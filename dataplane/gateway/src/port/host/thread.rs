@@ -138,6 +138,9 @@ impl HostThread {
                     return count;
                 }
             }
+            if is_about_the_link(self.next.bytes()) {
+                continue;
+            }
             HostCounters::add(&self.counters.read);
             self.deliver();
         }
@@ -184,6 +187,24 @@ impl HostThread {
     }
 }
 
+/// True for what the kernel says to a link that the device does not have: multicast listener
+/// reports, router solicitations, discovery of all kinds. No policy is asked and nothing counted.
+fn is_about_the_link(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => matches!(
+            packet.get(16..20),
+            Some([224, 0, 0, _] | [169, 254, _, _] | [255, 255, 255, 255])
+        ),
+        Some(6) => match packet.get(24..26) {
+            // Multicast of interface or link scope (RFC 4291 section 2.7).
+            Some([0xff, scope]) => matches!(scope & 15, 1 | 2),
+            Some([0xfe, second]) => second & 0xc0 == 0x80,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// The same number for all packets between two addresses.
 fn flow(packet: &[u8]) -> usize {
     let addresses = match packet.first().map(|byte| byte >> 4) {
@@ -198,6 +219,27 @@ fn flow(packet: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_about_a_link_is_told_from_what_has_a_destination() {
+        let v4 = |destination: [u8; 4]| {
+            let mut bytes = [0x45; 20];
+            bytes[16..].copy_from_slice(&destination);
+            is_about_the_link(&bytes)
+        };
+        let link = [[224, 0, 0, 22], [169, 254, 1, 1], [255; 4]];
+        assert!(link.into_iter().all(v4));
+        let others = [[224, 0, 1, 22], [10, 0, 0, 22], [169, 253, 1, 1]];
+        assert!(!others.into_iter().any(v4));
+        let v6 = |first, second| {
+            let mut bytes = [0x60; 40];
+            bytes[24..26].copy_from_slice(&[first, second]);
+            is_about_the_link(&bytes)
+        };
+        assert!(v6(0xff, 0x02) && v6(0xff, 0x12) && v6(0xff, 0x01) && v6(0xfe, 0x80));
+        assert!(!v6(0xff, 0x05) && !v6(0xfe, 0xc0) && !v6(0x20, 0x01));
+        assert!(!is_about_the_link(&[]) && !is_about_the_link(&[0x60; 24]));
+    }
 
     #[test]
     fn a_flow_stays_together_and_flows_spread() {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use ipsec::time::{MILLISECOND, Time};
 use proptest::prelude::*;
 
-use super::{IN, Memory, OUT, pair};
-use crate::state::{End, Grant, Keeper, Reservation, StateError, Store, contents};
+use super::{IN, Memory, OUT, at, pair};
+use crate::state::{End, Grant, Keeper, Reached, Reservation, StateError, Store, contents};
 
 /// What happens to a gateway.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ struct World {
     starts: Vec<Reservation>,
     reached: [u64; 2],
     granted: [u64; 2],
+    /// Packets as the workers count them: those of earlier runs included.
+    counted: [u64; 2],
+    /// Packets that really passed.
+    passed: [u64; 2],
     ivs: HashSet<u64>,
     accepted: u64,
 }
@@ -60,6 +64,8 @@ impl World {
             keeper: None,
             starts: Vec::new(),
             reached: [0; 2],
+            counted: [0; 2],
+            passed: [0; 2],
             granted: [0; 2],
             ivs: HashSet::new(),
             accepted: 0,
@@ -72,6 +78,10 @@ impl World {
         *self.disk.full.lock().unwrap() = false;
         let (keeper, starts) = self.disk.start(&pair(), self.now);
         self.reached = [starts[0].sequence, starts[1].sequence];
+        for ((start, counted), passed) in starts.iter().zip(&mut self.counted).zip(self.passed) {
+            *counted = start.usage.packets;
+            assert!(*counted >= passed, "a lifetime forgets what was carried");
+        }
         self.granted = [starts[0].reserved_end, starts[1].reserved_end];
         assert!(
             starts[1].sequence >= self.accepted,
@@ -85,11 +95,19 @@ impl World {
         let packets = packets.min(self.granted[0].saturating_sub(self.reached[0]));
         for _ in 0..packets {
             self.reached[0] += 1;
+            self.count(0, 1);
             let iv = self.reached[0] ^ self.starts[0].iv_mask;
             assert!(self.ivs.insert(iv), "an IV repeats");
         }
-        self.reached[1] = self.reached[1].max(self.granted[1].min(self.reached[1] + packets));
+        let before = self.reached[1];
+        self.reached[1] = before.max(self.granted[1].min(before + packets));
+        self.count(1, self.reached[1] - before);
         self.accepted = self.accepted.max(self.reached[1]);
+    }
+
+    fn count(&mut self, at: usize, packets: u64) {
+        self.counted[at] += packets;
+        self.passed[at] += packets;
     }
 
     fn grant(&mut self, grants: Result<Vec<Grant>, StateError>) {
@@ -99,7 +117,10 @@ impl World {
     }
 
     fn live(&mut self, event: &Event) {
-        let reached = [(OUT, self.reached[0]), (IN, self.reached[1])];
+        let reached = [(OUT, 0), (IN, 1)].map(|(slot, index)| Reached {
+            packets: self.counted[index],
+            ..at(slot, self.reached[index])
+        });
         match event {
             Event::Pass(packets) => self.pass(*packets),
             Event::Extend { full } | Event::Review { full } => {
@@ -118,17 +139,20 @@ impl World {
             }
             Event::Stop => {
                 *self.disk.full.lock().unwrap() = false;
-                let ends = reached.map(|(slot, sequence)| End {
-                    slot,
-                    sequence,
+                let ends = reached.map(|one| End {
+                    slot: one.slot,
+                    sequence: one.sequence,
                     window: vec![1],
+                    packets: one.packets,
+                    bytes: one.bytes,
                 });
                 self.keeper.take().unwrap().close(ends.to_vec()).unwrap();
                 self.start();
-                assert_eq!(
-                    self.starts[0].sequence, reached[0].1,
-                    "a clean stop loses nothing"
-                );
+                for (start, stopped) in self.starts.iter().zip(reached) {
+                    let now = (start.sequence, start.usage.packets);
+                    let then = (stopped.sequence, stopped.packets);
+                    assert_eq!(now, then, "a clean stop loses nothing");
+                }
             }
             Event::AcceptLoss => {
                 self.keeper = None;

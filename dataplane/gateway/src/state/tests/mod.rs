@@ -121,6 +121,17 @@ fn started(
     Ok((keeper, starts))
 }
 
+/// An SA that has reached that number, with a packet of 100 bytes for each.
+const fn at(slot: SaSlot, number: u64) -> Reached {
+    Reached {
+        slot,
+        needed: number,
+        sequence: number,
+        packets: number,
+        bytes: number * 100,
+    }
+}
+
 const OUT: SaSlot = SaSlot(0);
 const IN: SaSlot = SaSlot(1);
 
@@ -133,10 +144,10 @@ fn a_start_reserves_a_block_before_anything_is_used() {
     let disk = Memory::declared();
     let (_keeper, first) = disk.start(&pair(), Time(0));
     assert_eq!((first[0].sequence, first[0].reserved_end), (0, 4096));
-    assert_eq!((first[1].sequence, first[1].reserved_end), (0, 8));
+    assert_eq!((first[1].sequence, first[1].reserved_end), (0, 64));
     let records = disk.read().unwrap().unwrap().records;
     let ends: BTreeSet<u64> = records.values().map(|record| record.reserved_end).collect();
-    assert_eq!(ends, BTreeSet::from([8, 4096]));
+    assert_eq!(ends, BTreeSet::from([64, 4096]));
 }
 
 #[test]
@@ -147,7 +158,7 @@ fn after_a_crash_numbers_go_on_behind_the_block_under_the_same_mask() {
     let (_keeper, second) = disk.start(&pair(), Time(0));
     assert_eq!((second[0].sequence, second[0].reserved_end), (4096, 8192));
     // Known: its first packet asks.
-    assert_eq!((second[1].sequence, second[1].reserved_end), (8, 8));
+    assert_eq!((second[1].sequence, second[1].reserved_end), (64, 64));
     assert_eq!(first[0].iv_mask, second[0].iv_mask);
     assert_ne!(first[0].iv_mask, first[1].iv_mask);
 }
@@ -169,7 +180,7 @@ fn an_exhausted_sa_stays_exhausted() {
     let (mut keeper, start) = disk.start(&sas, Time(0));
     assert_eq!(start[0].sequence, start[0].reserved_end);
     let grants = keeper
-        .extend(&[(OUT, u64::from(u32::MAX))], Time(0))
+        .extend(&[at(OUT, u64::from(u32::MAX))], Time(0))
         .unwrap();
     assert_eq!(grants, []);
 }
@@ -178,7 +189,7 @@ fn an_exhausted_sa_stays_exhausted() {
 fn blocks_follow_the_rate_between_their_bounds() {
     let disk = Memory::declared();
     let (mut keeper, _) = disk.start(&pair(), Time(0));
-    let grants = keeper.extend(&[(OUT, 2048)], Time(SECOND)).unwrap();
+    let grants = keeper.extend(&[at(OUT, 2048)], Time(SECOND)).unwrap();
     assert_eq!(
         grants,
         [Grant {
@@ -187,7 +198,7 @@ fn blocks_follow_the_rate_between_their_bounds() {
         }]
     );
     let grants = keeper
-        .extend(&[(OUT, 6000)], Time(SECOND + 100 * MILLISECOND))
+        .extend(&[at(OUT, 6000)], Time(SECOND + 100 * MILLISECOND))
         .unwrap();
     assert_eq!(
         grants,
@@ -197,7 +208,7 @@ fn blocks_follow_the_rate_between_their_bounds() {
         }]
     );
     let grants = keeper
-        .extend(&[(OUT, 1_000_000)], Time(SECOND + 101 * MILLISECOND))
+        .extend(&[at(OUT, 1_000_000)], Time(SECOND + 101 * MILLISECOND))
         .unwrap();
     assert_eq!(
         grants,
@@ -208,7 +219,7 @@ fn blocks_follow_the_rate_between_their_bounds() {
     );
     assert_eq!(
         keeper
-            .extend(&[(OUT, 1_000_000)], Time(2 * SECOND))
+            .extend(&[at(OUT, 1_000_000)], Time(2 * SECOND))
             .unwrap(),
         []
     );
@@ -226,9 +237,9 @@ fn inbound_limits_go_down_on_disk_only_after_the_workers_saw_it() {
             .unwrap()
             .reserved_end
     };
-    keeper.extend(&[(IN, 5000)], Time(SECOND)).unwrap();
+    keeper.extend(&[at(IN, 5000)], Time(SECOND)).unwrap();
     assert_eq!(on_disk(), 10_000);
-    let lower = keeper.review(&[(IN, 5100)], Time(3 * SECOND)).unwrap();
+    let lower = keeper.review(&[at(IN, 5100)], Time(3 * SECOND)).unwrap();
     assert_eq!(
         lower,
         [Grant {
@@ -238,7 +249,7 @@ fn inbound_limits_go_down_on_disk_only_after_the_workers_saw_it() {
     );
     assert_eq!(on_disk(), 10_000);
     // 5200: a worker passed the lower limit before it saw it.
-    keeper.review(&[(IN, 5200)], Time(4 * SECOND)).unwrap();
+    keeper.review(&[at(IN, 5200)], Time(4 * SECOND)).unwrap();
     assert_eq!(on_disk(), 5200);
 }
 
@@ -247,9 +258,9 @@ fn a_failed_write_grants_nothing() {
     let disk = Memory::declared();
     let (mut keeper, _) = disk.start(&pair(), Time(0));
     *disk.full.lock().unwrap() = true;
-    assert!(keeper.extend(&[(OUT, 3000)], Time(SECOND)).is_err());
+    assert!(keeper.extend(&[at(OUT, 3000)], Time(SECOND)).is_err());
     *disk.full.lock().unwrap() = false;
-    let grants = keeper.extend(&[(OUT, 3000)], Time(SECOND)).unwrap();
+    let grants = keeper.extend(&[at(OUT, 3000)], Time(SECOND)).unwrap();
     assert_eq!(grants[0].reserved_end, 3000 + 4096);
 }
 
@@ -455,6 +466,7 @@ proptest! {
                 iv_mask: mask,
                 boot: [index; 16],
                 window: window.clone(),
+                carried: Carried { packets: mask, bytes: end, sequence: 7, born: mask ^ end },
             });
         }
         prop_assert_eq!(Contents::from_bytes(&contents.to_bytes()).unwrap(), contents);

@@ -185,6 +185,7 @@ fn a_clean_stop_keeps_the_exact_window() {
     let start = Start {
         sequence: 50,
         window,
+        ..Start::default()
     };
     let next = SaState::new(&parameters, &start, Time(0));
     assert_eq!(next.check_inbound(9), Err(DropReason::Replay));
@@ -309,4 +310,36 @@ fn of_many_workers_at_once_one_adopts() {
             assert_eq!(owner, expected);
         }
     }
+}
+
+//= test T57 (RFC 4301 section 4.4.2.1)
+#[test]
+fn what_earlier_runs_carried_counts_for_the_lifetime() {
+    let parameters = sample::parameters(Direction::Out, 0x1001, "192.0.2.1");
+    let limits = Lifetime {
+        hard_packets: 10,
+        soft_bytes: 1000,
+        hard_seconds: 60,
+        ..Lifetime::default()
+    };
+    let start = |packets, bytes, seconds| Start {
+        usage: Usage {
+            packets,
+            bytes,
+            seconds,
+        },
+        ..Start::default()
+    };
+    let born = Time(1000 * SECOND);
+    let stage = |start| SaState::new(&parameters, &start, born).stage(&limits, born);
+    assert_eq!(stage(start(9, 999, 59)), Stage::Mature);
+    assert_eq!(stage(start(10, 0, 0)), Stage::Dead);
+    assert_eq!(stage(start(0, 1000, 0)), Stage::Dying);
+    assert_eq!(stage(start(0, 0, 60)), Stage::Dead);
+    let mut state = SaState::new(&parameters, &start(9, 0, 30), born);
+    state.count(34);
+    assert_eq!(
+        state.check_lifetime(&limits, born),
+        Err(DropReason::SaExpired)
+    );
 }
