@@ -85,7 +85,7 @@ impl LocalAddresses {
     /// One of 64 bits, by a multiplicative hash of the address.
     #[inline]
     const fn bit(address: u128) -> u64 {
-        let folded = (address ^ (address >> 64)) as u64;
+        let folded = ((address ^ (address >> 64)) & 0xffff_ffff_ffff_ffff) as u64;
         1 << (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
     }
 }
