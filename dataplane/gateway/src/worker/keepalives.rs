@@ -9,7 +9,7 @@ use ipsec::verdict::DropReason;
 
 use crate::port::{Buffer, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{outer_destination, outer_version};
+use crate::worker::exit::{outer_destination, outer_version};
 use crate::worker::frame::Arrival;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::Worker;

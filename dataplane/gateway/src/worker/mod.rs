@@ -30,6 +30,10 @@ mod process;
 
 mod kept;
 
+mod exit;
+
+mod clamp;
+
 mod egress;
 
 mod ways;

@@ -8,7 +8,8 @@ use ipsec::time::Time;
 use crate::port::Port;
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::egress::{self, Carrier, Transit};
+use crate::worker::egress::{Carrier, Transit};
+use crate::worker::exit::leads_to_protected;
 use crate::worker::frame::{Arrival, Look, Source, ether_type_of, look_from_host};
 use crate::worker::host::Host;
 use crate::worker::outbox::Way;
@@ -97,7 +98,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     self.tally.add(crate::counters::Cell::ToHost, 1);
                 }
             }
-            Way::Route if egress::leads_to_protected(snapshot, &packet) => {
+            Way::Route if leads_to_protected(snapshot, &packet) => {
                 let transit = Transit {
                     arrival: Arrival::Own,
                     answer: Way::Route,

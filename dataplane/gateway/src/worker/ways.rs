@@ -7,7 +7,7 @@
 
 use ipsec::packet::Version;
 
-use crate::worker::egress::Exit;
+use crate::worker::exit::Exit;
 
 /// Destinations remembered at once, a power of two: a burst has 64 packets, and hosts of one
 /// prefix differ in the low bits that choose among them.
@@ -75,7 +75,7 @@ const fn place(destination: u128) -> usize {
 mod tests {
     use super::*;
     use crate::route::PortIndex;
-    use crate::worker::egress::Link;
+    use crate::worker::exit::Link;
 
     #[test]
     fn a_way_is_found_by_address_and_family_until_the_next_burst() {

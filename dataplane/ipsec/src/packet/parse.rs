@@ -157,8 +157,9 @@ fn describe_v6(header: ipv6::Header<'_>, chain: extension::Chain, upper: Upper) 
     })
 }
 
-/// What selectors see of the header of protocol `named` at the start of `rest`; `None` if it is cut in
-/// front of the end of what they need. What a host would miss behind that is the host's business.
+/// What selectors see of the header of protocol `named` at the start of `rest`; `None` if it is cut
+/// in front of the end of what they need. What a host would miss behind that is the host's
+/// business.
 #[inline(always)]
 fn upper(version: Version, named: u8, fragment: Fragment, rest: &[u8]) -> Option<Upper> {
     //= T64 (RFC 4301 section 4.4.1.1)

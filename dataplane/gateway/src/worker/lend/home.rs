@@ -17,7 +17,7 @@ use super::{BACKLOG, PAUSE, Waiting};
 use crate::counters::Cell;
 use crate::port::{Buffer, Frame, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::egress::Exit;
+use crate::worker::exit::Exit;
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::inbound::{Fates, Room};
