@@ -106,6 +106,8 @@ pub struct Follower<'c> {
     lifetimes: Lifetimes,
     /// Next hops that packets asked for.
     asked: BTreeSet<NextHop>,
+    /// Generations that some worker may still hold.
+    old: Vec<Arc<Snapshot>>,
 }
 
 impl<'c> Follower<'c> {
@@ -132,6 +134,7 @@ impl<'c> Follower<'c> {
             path_mtus: PathMtus::new(&config.dataplane, print),
             peers: Peers::new(sas),
             lifetimes: Lifetimes::default(),
+            old: Vec::new(),
             asked: BTreeSet::new(),
         }
     }
@@ -280,21 +283,28 @@ impl<'c> Follower<'c> {
     /// Peers have moved: whoever knows them by their address must know the new one.
     async fn follow_peers(&mut self, running: &Running, host: Option<&HostPort>, print: Print) {
         let before = self.shared.snapshot.load_full();
-        self.shared.snapshot.store(Arc::new(Snapshot {
+        self.exchange(Snapshot {
             generation: before.generation + 1,
             tables: Arc::new(before.tables.with_moved_peers()),
             fib: Arc::clone(&before.fib),
             neighbors: Arc::clone(&before.neighbors),
             ports: Arc::clone(&before.ports),
             first_protected: before.first_protected,
-        }));
+        });
         warn(self.keep_neighbors().await, print);
         warn(self.steer(running), print);
         warn(self.route_host(host).await, print);
     }
 
+    /// Publishes the next generation. Those before it are kept until no worker holds them: whoever
+    /// lets go last frees the tables, which takes long, and that must not be a worker in its loop.
+    fn exchange(&mut self, next: Snapshot) {
+        self.old.push(self.shared.snapshot.swap(Arc::new(next)));
+        self.old.retain(|old| Arc::strong_count(old) > 1);
+    }
+
     fn publish(
-        &self,
+        &mut self,
         before: &Snapshot,
         changes: Changes,
     ) -> Result<(), crate::assembly::AssemblyError> {
@@ -315,7 +325,7 @@ impl<'c> Follower<'c> {
                 first_protected: before.first_protected,
             }
         };
-        self.shared.snapshot.store(Arc::new(next));
+        self.exchange(next);
         Ok(())
     }
 
