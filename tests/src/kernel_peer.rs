@@ -20,6 +20,9 @@ use crate::netns::{self, Namespace};
 use crate::veth::{self, End};
 use crate::{binary, expect, files, peer, shell};
 
+/// Datagrams of thousands that a guest's sockets may lose.
+const LOST_IN_SOCKETS: u64 = 8;
+
 /// A guest on a loaded machine loads a thousand states in a few seconds.
 const GUEST_LIMIT: Duration = Duration::from_secs(120);
 /// What both sides run: it asks, and it answers.
@@ -239,8 +242,10 @@ impl KernelPeer {
         let stats = self.gateway.stats()?;
         expect::accounting(&stats)?;
         let waited = expect::drop_count(&stats, "no_reservation")?;
+        // What is lost under way or by us makes the counters below differ. What every SA carried may
+        // still be lost, or late, in a socket of the guest, whose programs are slow.
         ensure!(
-            repeated <= waited,
+            repeated <= waited + LOST_IN_SOCKETS,
             "{repeated} lost, {waited} of them by us"
         );
         // The machine announces its multicast groups on the host port; nothing leads there.

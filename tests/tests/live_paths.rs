@@ -253,7 +253,8 @@ fn ordered_dummies_are_created_here_and_consumed_there() {
                 ..Plan::default()
             })?;
             let [before, there] = [lab.left.stats()?, lab.right.stats()?];
-            for (count, sum) in [("1", 1), ("250", 251), ("1000", 1251)] {
+            // No order is longer than what the other side holds while it reserves numbers on disk.
+            for (count, sum) in [("1", 1), ("250", 251), ("250", 501), ("200", 701)] {
                 let said = lab.left.ask(&["sa", "dummy", "left-to-right", count])?;
                 ensure!(said.is_empty(), "success is quiet: {said}");
                 let consumed = || -> Result<u64> {
@@ -269,11 +270,11 @@ fn ordered_dummies_are_created_here_and_consumed_there() {
             let [after, arrived] = [lab.left.stats()?, lab.right.stats()?];
             let created = figure(&after, "accounting", "created")?
                 - figure(&before, "accounting", "created")?;
-            ensure!(created == 1251, "{created} created");
+            ensure!(created == 701, "{created} created");
             for (stats, old) in [(&after, &before), (&arrived, &there)] {
                 let packets = |stats| sa_member(stats, "left-to-right", "packets");
                 let grown = packets(stats)? - packets(old)?;
-                ensure!(grown >= 1251, "{grown} packets of the SA: {stats}");
+                ensure!(grown >= 701, "{grown} packets of the SA: {stats}");
                 ensure!(stats["drops"] == old["drops"], "{}", stats["drops"]);
             }
             // Nobody else hears of them, and traffic goes on.
