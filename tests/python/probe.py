@@ -1,9 +1,11 @@
-"""probe.py answer ADDRESS... | probe.py ask TASKS: datagrams there and back, each byte checked.
+"""probe.py answer ADDRESS... | ask TASKS | encapsulate ADDRESS...: datagrams there and back, each byte
+checked.
 
 `answer` returns every datagram to its sender with the bytes in reverse order, from the address that
 it was sent to. `ask` reads a JSON list of tasks (cell, source, destination, sizes, repeats), sends
 for each size one datagram of random bytes, all of a task at once, and prints a line of JSON per
-task: how many came back right, how many had to be sent again, and what went wrong first."""
+task: how many came back right, how many had to be sent again, and what went wrong first.
+`encapsulate` holds the sockets by which Linux takes ESP in UDP, as an IKE daemon does."""
 
 import json
 import os
@@ -14,6 +16,9 @@ import sys
 import time
 
 PORT = 4301
+ENCAPSULATION_PORT = 4500
+UDP_ENCAP = 100
+UDP_ENCAP_ESPINUDP = 2
 # A guest on a loaded machine is slow; what has not come back by then is lost.
 LIMIT = 2.0
 # The same where nothing is meant to come back.
@@ -39,6 +44,16 @@ def bound(address, port):
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 0)
     sock.bind((address, port))
     return sock
+
+
+def encapsulate(addresses):
+    """Serves until killed: ESP never comes up here."""
+    socks = [bound(address, ENCAPSULATION_PORT) for address in addresses]
+    for sock in socks:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
+    print("encapsulating", flush=True)
+    while True:
+        time.sleep(3600)
 
 
 def answer(addresses):
@@ -119,5 +134,7 @@ def ask(path):
 
 if sys.argv[1] == "answer":
     answer(sys.argv[2:])
+elif sys.argv[1] == "encapsulate":
+    encapsulate(sys.argv[2:])
 else:
     ask(sys.argv[2])

@@ -286,7 +286,8 @@ impl Cell {
             };
         }
         if self.is_encapsulated(layer) {
-            line += " encap espinudp 4500 4500 0.0.0.0";
+            let any = ["0.0.0.0", "::"][self.outer.index()];
+            line += &format!(" encap espinudp 4500 4500 {any}");
         }
         line
     }

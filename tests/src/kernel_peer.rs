@@ -176,8 +176,10 @@ impl KernelPeer {
         let probe = self.guest.give(PROBE, fs::read(probe)?)?;
         let python = peer::PYTHON;
         let script = format!(
-            "{python} {probe} answer 0.0.0.0 :: > /run/answer 2>&1 &\n\
-             until grep -q answering /run/answer; do sleep 0.1; done"
+            "{python} {probe} encapsulate 0.0.0.0 :: > /run/encapsulate 2>&1 &\n\
+             {python} {probe} answer 0.0.0.0 :: > /run/answer 2>&1 &\n\
+             until grep -q answering /run/answer; do sleep 0.1; done\n\
+             until grep -q encapsulating /run/encapsulate; do sleep 0.1; done"
         );
         self.guest.succeed(&script, GUEST_LIMIT)?;
         self.gateway.wait_ready()?;

@@ -1,5 +1,6 @@
 //! Goal: what the gateway seals, the Linux kernel opens, and the other way round: every suite that
-//! the kernel has, ESP and AH, in tunnel and transport mode, alone and in bundles. Method: a kernel
+//! the kernel has, ESP (in UDP, too) and AH, in tunnel and transport mode, alone and in bundles.
+//! Method: a kernel
 //! with IPsec in a guest, all cells in force at once, manual keys, datagrams of many sizes both
 //! ways through each, every byte compared, and both sides' counters equal packet by packet.
 //!
@@ -128,6 +129,22 @@ fn ah_both_modes() {
             .iter()
             .flat_map(|it| modes.map(|mode| vec![layer(*it, mode)]));
         cells(kinds, Numbers::Both)
+    });
+}
+
+//= test T67
+//= test T135
+//= test T140
+#[test]
+fn esp_in_udp() {
+    agree("esp_in_udp", &FEW_SIZES, Transform::esp(), |transforms| {
+        let modes = [Mode::Tunnel, Mode::Transport];
+        // Every fifth, so that all kinds of ciphers come.
+        let kinds = transforms.iter().step_by(5);
+        let kinds = kinds.flat_map(|it| modes.map(|mode| vec![layer(*it, mode)]));
+        let mut cells = cells(kinds, Numbers::InTurns);
+        cells.iter_mut().for_each(|cell| cell.encapsulated = true);
+        cells
     });
 }
 
