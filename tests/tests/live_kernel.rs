@@ -1,8 +1,8 @@
 //! Goal: what the gateway seals, the Linux kernel opens, and the other way round: every suite that
 //! the kernel has, ESP (in UDP, too) and AH, in tunnel and transport mode, alone and in bundles.
-//! Method: a kernel
-//! with IPsec in a guest, all cells in force at once, manual keys, datagrams of many sizes both
-//! ways through each, every byte compared, and both sides' counters equal packet by packet.
+//! Method: a kernel with IPsec in a guest, all cells in force at once, manual keys, datagrams of
+//! many sizes both ways through each, every byte compared, and both sides' counters equal packet
+//! by packet.
 //!
 //! Each transform goes through each mode over each IP version once, every other time with extended
 //! numbers; with `XIPSEC_KERNEL_MATRIX=whole` in the environment always with and without.
