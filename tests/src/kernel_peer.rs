@@ -244,8 +244,8 @@ impl KernelPeer {
         let stats = self.gateway.stats()?;
         expect::accounting(&stats)?;
         let waited = expect::drop_count(&stats, "no_reservation")?;
-        // What is lost under way or by us makes the counters below differ. What every SA carried may
-        // still be lost, or late, in a socket of the guest, whose programs are slow.
+        // What is lost under way or by us makes the counters below differ. What every SA carried
+        // may still be lost, or late, in a socket of the guest, whose programs are slow.
         ensure!(
             repeated <= waited + LOST_IN_SOCKETS,
             "{repeated} lost, {waited} of them by us"
