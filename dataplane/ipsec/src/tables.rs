@@ -3,6 +3,8 @@
 //!
 //! Immutable once built: control builds the next generation aside and publishes it whole.
 
+mod local;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,13 +13,15 @@ use hashbrown::HashSet;
 use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
 use crate::policy::selector::turned;
 use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
-use crate::sa::association::{Direction, Protocol};
+use crate::sa::association::{Direction, Mode, Protocol};
 use crate::sa::database::Sad;
 use crate::sa::path_mtu::Report;
 use crate::sa::{Sa, SaSlot};
 use crate::verdict::DropReason;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
+pub use local::LocalAddresses;
+
 const NAT_TRAVERSAL: u16 = 4500;
 
 /// Name of the last policy but one: clear traffic for the machine's own addresses.
@@ -65,41 +69,6 @@ pub enum Unmatched {
     Discard,
 }
 
-/// The machine's own addresses.
-#[derive(Clone, Debug, Default)]
-pub struct LocalAddresses {
-    set: Set<Endpoint>,
-    /// A bit for each address of the set, see [`Self::bit`]: nearly every packet in transit is told
-    /// from those for the machine by this alone.
-    bits: u64,
-}
-
-impl LocalAddresses {
-    /// True when the machine has that address.
-    #[inline]
-    #[must_use]
-    pub fn contains(&self, version: Version, address: u128) -> bool {
-        self.bits & Self::bit(address) != 0 && self.set.contains(&(version, address))
-    }
-
-    /// One of 64 bits, by a multiplicative hash of the address.
-    #[inline]
-    const fn bit(address: u128) -> u64 {
-        let folded = ((address ^ (address >> 64)) & 0xffff_ffff_ffff_ffff) as u64;
-        1 << (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
-    }
-}
-
-impl FromIterator<IpAddr> for LocalAddresses {
-    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
-        let set: Set<Endpoint> = addresses.into_iter().map(endpoint).collect();
-        let bits = set
-            .iter()
-            .fold(0, |bits, (_, address)| bits | Self::bit(*address));
-        Self { set, bits }
-    }
-}
-
 /// What holds for the segment sizes of one TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clamp<'a> {
@@ -141,6 +110,8 @@ pub struct Tables {
     /// Where the peers of `in` SAs that take ESP in UDP are now, and the SAs' destinations.
     peers: Set<(Endpoint, Endpoint)>,
     /// Some policy clamps the segment sizes of TCP.
+    /// Source and destination of `out` SAs in transport mode, as far as their peers are followed.
+    transport: Set<(Endpoint, Endpoint)>,
     clamps: bool,
     /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
     outbound_spis: Set<(u32, Protocol)>,
@@ -179,6 +150,7 @@ impl Tables {
             encapsulation: Set::default(),
             peers: Set::default(),
             clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
+            transport: Set::default(),
             outbound_spis: Set::default(),
             bundles: false,
         };
@@ -206,6 +178,19 @@ impl Tables {
         }
         self.peers = self.find_peers();
     }
+        self.transport = self.find_transport();
+    }
+
+    fn find_transport(&self) -> Set<(Endpoint, Endpoint)> {
+        let direct = self.sad.iter().filter(|sa| {
+            let parameters = &sa.parameters;
+            parameters.direction == Direction::Out && parameters.mode == Mode::Transport
+        });
+        let ends = direct.map(|sa| {
+            let source @ (version, _) = endpoint(sa.parameters.source);
+            (source, (version, sa.peer_place().address))
+        });
+        ends.collect()
 
     fn find_peers(&self) -> Set<(Endpoint, Endpoint)> {
         let encapsulated = self.sad.iter().filter(|sa| {
@@ -225,6 +210,7 @@ impl Tables {
         Self {
             peers: self.find_peers(),
             ..self.clone()
+            transport: self.find_transport(),
         }
     }
 
@@ -261,6 +247,16 @@ impl Tables {
     }
 
     /// True when UDP to that port of the packet's destination may carry ESP.
+    /// True for a fragment of the machine's own that must meet the others of its packet before
+    /// policy is asked: an SA in transport mode, which takes whole packets alone, may carry it.
+    //= T14 (RFC 4303 section 3.3.4)
+    #[must_use]
+    pub fn takes_whole(&self, packet: &Packet) -> bool {
+        let source = (packet.version, packet.source);
+        let destination = (packet.version, packet.destination);
+        packet.fragment != Fragment::Whole && self.transport.contains(&(source, destination))
+    }
+
     #[must_use]
     pub fn encapsulates(&self, packet: &Packet, port: u16) -> bool {
         let destination = (packet.version, packet.destination);

@@ -170,7 +170,7 @@ pub enum Guard {
     Open,
 }
 
-/// Which ICMP errors are believed and how many are sent.
+/// Which ICMP errors are believed, and which and how many are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Icmp {
     /// Those that arrive in the clear.

@@ -12,7 +12,7 @@ use crate::snapshot::Snapshot;
 use crate::worker::frame::Arrival;
 use crate::worker::host::Host;
 use crate::worker::orders::{Order, UnderWay};
-use crate::worker::outbound::Fates;
+use crate::worker::outbound::{Buffers, Fates, LONG};
 use crate::worker::process::Worker;
 
 /// How long an order waits for room, a neighbour or numbers before the rest of it is given up.
@@ -65,9 +65,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.desk.ring();
             return taken.map(|()| None).map_err(|_| DropReason::HandoffFull);
         }
-        let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
+        let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        self.seal(items, &mut buffers, &mut fates, snapshot, now);
+        let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
+        self.seal(items, room, &mut fates, snapshot, now);
         let mut sent = 0;
         let mut refused = Ok(());
         for (fate, buffer) in fates.iter().zip(&mut buffers) {
@@ -79,7 +80,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 (verdict, way, buffer) => {
                     if let (Some(exit), Some(unused)) = (way, buffer) {
-                        self.discard(exit.port, unused);
+                        self.leave_room(exit.port, unused);
                     }
                     let judged = judge(verdict);
                     refused = refused.and(judged);

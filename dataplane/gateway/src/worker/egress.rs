@@ -209,6 +209,19 @@ impl<P: Port, H: Host> Worker<P, H> {
         Ok(fresh)
     }
 
+    /// How a packet of others is cut, if it may be. IPv6 is cut by its sender alone, so only what
+    /// the machine itself had cut and we have put together (RFC 8200 §4.5).
+    pub(super) fn plan(&mut self, ip: &[u8], packet: &Packet, mtu: u16) -> Option<fragment::Plan> {
+        match packet.version {
+            Version::V4 => fragment::Plan::transit(ip, packet, mtu),
+            Version::V6 if packet.dont_fragment => None,
+            Version::V6 => {
+                self.identification = self.identification.wrapping_add(1);
+                fragment::Plan::own(ip, self.identification, mtu)
+            }
+        }
+    }
+
     /// Gives back the frame that a packet lies in, if it has one.
     fn abandon(&mut self, carrier: Carrier<'_, P::Transmit>) {
         if let Carrier::Placed(buffer, port) = carrier {
@@ -216,7 +229,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    /// Forwards an IPv4 packet without DF that is too long for the way, in fragments.
+    /// Forwards a packet that may be cut and is too long for the way, in fragments.
     fn forward_fragments(
         &mut self,
         snapshot: &Snapshot,
@@ -225,7 +238,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         transit: Transit,
         now: Time,
     ) {
-        let Some(plan) = fragment::Plan::transit(ip, packet, exit.mtu) else {
+        let Some(plan) = self.plan(ip, packet, exit.mtu) else {
             return self.drop(DropReason::TooBig, transit.arrival);
         };
         for index in 0..plan.count() {

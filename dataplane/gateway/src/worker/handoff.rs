@@ -43,6 +43,8 @@ pub struct Parcel<R> {
 pub struct LooseParcel {
     /// Ethernet header and IP packet.
     pub frame: Vec<u8>,
+    /// Parsed already.
+    pub packet: Packet,
     /// Where it came from.
     pub arrival: Arrival,
     /// Which way across the boundary it goes.

@@ -6,14 +6,13 @@ use arrayvec::ArrayVec;
 use ipsec::inbound::{self, Consumed, Item, Verdict};
 use ipsec::limits::{BATCH, PACKET};
 use ipsec::packet::{Packet, Version};
-use ipsec::sa::SaSlot;
 use ipsec::sa::association::Direction;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
 use crate::counters::{Cell, PortCell};
 use crate::port::settings::Side;
-use crate::port::{Buffer, Port};
+use crate::port::Port;
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::clamp::clamp;
@@ -23,26 +22,10 @@ use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
-
-/// Where a packet is opened into.
-pub(super) enum Room<'a, T> {
-    /// A frame of the port by which it will probably leave.
-    Frame(T),
-    /// It is longer than that port's frames.
-    Own(&'a mut [u8]),
-}
+use crate::worker::room::Room;
 
 /// One for each packet of a burst that is opened.
 type Buffers<'a, T> = [Option<Room<'a, T>>; BATCH];
-
-impl<T: Buffer> Room<'_, T> {
-    fn bytes(&mut self) -> &mut [u8] {
-        match self {
-            Self::Frame(frame) => frame.room(),
-            Self::Own(bytes) => bytes,
-        }
-    }
-}
 
 /// What is known of a packet once its borrowed buffers are given back.
 pub(super) struct Fate {
@@ -72,7 +55,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let place = self.predicted(snapshot);
         let mut fates = Fates::new();
         let room = (&mut buffers, &mut rooms);
-        self.open(sources, room, place, &mut fates, snapshot, now);
+        self.open((sources, behind), room, place, &mut fates, snapshot, now);
         self.lend_rooms(&fates, &mut buffers);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
@@ -124,7 +107,6 @@ impl<P: Port, H: Host> Worker<P, H> {
         for source in sources {
             items.push(Item::new(source.ip(), source.packet));
         }
-        inbound::admit(&mut items, &mut self.inbound_context(snapshot, now));
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             if item.verdict != Verdict::Continue {
                 continue;
@@ -209,6 +191,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                     opened: false,
                     crossing: Some(Direction::In),
                 };
+            (Verdict::Held(end), Some(mut room)) if fate.behind.is_some() => {
+                let bytes = &mut room.bytes()[..ETHERNET + usize::from(fate.inner.length)];
+                bytes[..ETHERNET].copy_from_slice(&source.ethernet(fate.inner.version));
+                let sas = (fate.behind, fate.slot, end);
+                self.shelve(bytes, fate.inner, source.arrival, sas, now);
+                self.leave_room(place, room);
+                return Kept::No;
+            }
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }
@@ -307,7 +297,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.leave_room(place, buffer);
     }
 
-    fn leave_room(&mut self, port: PortIndex, room: Room<'_, P::Transmit>) {
+    /// Gives back the frame of a room, if it is one.
+    pub(super) fn leave_room(&mut self, port: PortIndex, room: Room<'_, P::Transmit>) {
         if let Room::Frame(frame) = room {
             self.discard(port, frame);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
-use ipsec::packet::{Packet, parse};
+use ipsec::packet::Packet;
 use ipsec::sa::SaSlot;
 use ipsec::sa::association::Direction;
 use ipsec::time::Time;
@@ -14,10 +14,10 @@ use ipsec::verdict::DropReason;
 use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::snapshot::Snapshot;
-use crate::worker::frame::{Arrival, Source};
+use crate::worker::frame::{Arrival, Look, Source};
 use crate::worker::handoff::{LooseParcel, Parcel};
 use crate::worker::held;
-use crate::worker::host::{ETHERNET, Host};
+use crate::worker::host::Host;
 use crate::worker::process::{Kept, Worker};
 use crate::worker::reassembly::{Gathered, Keeps, kept};
 
@@ -72,6 +72,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(super) fn hand_over_copy(&mut self, to: u16, source: &Source<'_>, direction: Direction) {
         let parcel = LooseParcel {
             frame: source.frame.to_vec(),
+            packet: source.packet,
             arrival: source.arrival,
             direction,
             cut: self.cut,
@@ -90,7 +91,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         sa: (SaSlot, u64),
         now: Time,
     ) {
-        if self.shelf.keep(frame, packet, arrival, sa, now) {
+        if self.shelf.keep(frame, packet, arrival, sas, now) {
             self.tally.hold(1);
         } else {
             self.tally.drop(DropReason::NoReservation);
@@ -177,7 +178,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             match parcel.direction {
                 Direction::In => self.serve_whole(&mut parcel, snapshot, now),
                 Direction::Out => {
-                    self.serve_loose(&mut parcel.frame, parcel.arrival, snapshot, now);
+                    let look = Look::Packet(parcel.packet);
+                    self.serve_look(&mut parcel.frame, look, parcel.arrival, snapshot, now);
                 }
             }
         }
@@ -267,13 +269,9 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// A packet from the unprotected side that another worker put together.
     fn serve_whole(&mut self, parcel: &mut LooseParcel, snapshot: &Snapshot, now: Time) {
-        let packet = match parse(&parcel.frame[ETHERNET..]) {
-            Ok(packet) => packet,
-            Err(reason) => return self.tally.drop(reason),
-        };
         let source = Source {
             frame: &mut parcel.frame,
-            packet,
+            packet: parcel.packet,
             arrival: parcel.arrival,
         };
         let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);

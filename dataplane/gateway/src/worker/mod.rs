@@ -8,6 +8,8 @@ pub mod host;
 
 mod frame;
 
+mod room;
+
 pub mod orders;
 
 mod lend;
@@ -27,6 +29,8 @@ pub mod pending;
 mod silence;
 
 mod process;
+
+mod loose;
 
 mod kept;
 

@@ -1,9 +1,11 @@
 //! A burst from a protected port or the machine itself: `ipsec::outbound`, with routing between
 //! its doors.
 
+use std::slice::ChunksExactMut;
+
 use arrayvec::ArrayVec;
 use ipsec::ip::fragment;
-use ipsec::limits::{BATCH, OVERHEAD};
+use ipsec::limits::{BATCH, OVERHEAD, PACKET};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
 use ipsec::policy::PolicyIndex;
@@ -24,6 +26,7 @@ use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
 use crate::worker::outbox::Way;
 use crate::worker::process::{Ends, Kept, Worker};
+use crate::worker::room::Room;
 
 /// What the caller learns of an item once its borrowed buffers are given back.
 #[derive(Clone, Copy)]
@@ -42,6 +45,12 @@ pub(super) struct Fate {
 
 /// A burst of packets on their way through the stages.
 pub(super) type Items<'a> = ArrayVec<Item<'a>, BATCH>;
+
+/// One for each packet of a burst that is sealed.
+pub(super) type Buffers<'a, T> = [Option<Room<'a, T>>; BATCH];
+
+/// Room for a sealed packet that is longer than a frame, and its Ethernet header.
+pub(super) const LONG: usize = ETHERNET + PACKET + OVERHEAD;
 
 /// What became of them.
 pub(super) type Fates = ArrayVec<Fate, BATCH>;
@@ -64,9 +73,13 @@ impl<P: Port, H: Host> Worker<P, H> {
                 clamp(snapshot, ip, packet, Direction::Out, self.number);
             }
         }
-        let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
+        // Taken out, so that packets may lie in them while the worker works.
+        let mut long = std::mem::take(&mut self.long);
+        let mut rooms = long.chunks_exact_mut(LONG);
+        let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        self.seal(items, &mut buffers, &mut fates, snapshot, now);
+        let room = (&mut buffers, &mut rooms);
+        self.seal(items, room, &mut fates, snapshot, now);
         self.lend_sealed(&fates, &mut buffers);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
@@ -76,14 +89,17 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.count_policy(fate.policy, source.packet.length);
             }
         }
+        drop(buffers);
+        self.long = long;
         ends
     }
 
-    /// From `select` to sealed packets in frames of their egress ports.
-    pub(super) fn seal(
+    /// From `select` to sealed packets in frames of their egress ports; what is to be cut behind
+    /// its SA and longer than a frame goes into one of `rooms`.
+    pub(super) fn seal<'r>(
         &mut self,
         items: Items<'_>,
-        buffers: &mut [Option<P::Transmit>; BATCH],
+        (buffers, rooms): (&mut Buffers<'r, P::Transmit>, &mut ChunksExactMut<'r, u8>),
         fates: &mut Fates,
         snapshot: &Snapshot,
         now: Time,
@@ -103,7 +119,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         outbound::fit(&mut items);
         for ((item, way), buffer) in items.iter_mut().zip(&mut ways).zip(&mut *buffers) {
             if item.verdict == Verdict::Protect {
-                match self.place(item, *way, snapshot) {
+                match self.place(item, *way, rooms, snapshot) {
                     Ok((fresh, found)) => {
                         *buffer = Some(fresh);
                         *way = Some(found);
@@ -117,10 +133,13 @@ impl<P: Port, H: Host> Worker<P, H> {
                 .iter()
                 .zip(&ways)
                 .all(|(item, way)| is_lendable(item, *way))
+                && !buffers.iter().any(|it| matches!(it, Some(Room::Own(_))))
         };
         let lent = self.filling(all, snapshot, now);
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
-            item.destination = buffer.as_mut().map(|buffer| &mut buffer.room()[ETHERNET..]);
+            item.destination = buffer
+                .as_mut()
+                .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
         }
         let mut context = self.outbound_context(snapshot, now);
         match lent {
@@ -146,14 +165,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    /// The frame that a packet is sealed into, and its way out.
+    /// Where a packet is sealed into, and its way out.
     #[inline]
-    fn place(
+    fn place<'r>(
         &mut self,
         item: &Item<'_>,
         way: Option<Exit>,
+        rooms: &mut ChunksExactMut<'r, u8>,
         snapshot: &Snapshot,
-    ) -> Result<(P::Transmit, Exit), DropReason> {
+    ) -> Result<(Room<'r, P::Transmit>, Exit), DropReason> {
         let (Some(exit), Some(sa)) = (way, item.sa) else {
             return Err(DropReason::NoRoute);
         };
@@ -163,14 +183,21 @@ impl<P: Port, H: Host> Worker<P, H> {
         if item.own && exit.link.is_open() {
             return Err(DropReason::NoNeighbor);
         }
-        Ok((self.allocate(exit.port, room_of(item))?, exit))
+        let room = match self.allocate(exit.port, room_of(item)) {
+            Ok(frame) => Room::Frame(frame),
+            Err(DropReason::Unsupported) if item.fragment_outer => {
+                Room::Own(rooms.next().ok_or(DropReason::Unsupported)?)
+            }
+            Err(reason) => return Err(reason),
+        };
+        Ok((room, exit))
     }
 
     fn end_outbound(
         &mut self,
         fate: &Fate,
         source: &Source<'_>,
-        buffer: Option<P::Transmit>,
+        buffer: Option<Room<'_, P::Transmit>>,
         snapshot: &Snapshot,
         now: Time,
     ) -> Kept {
@@ -187,7 +214,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 );
                 return Kept::No;
             }
-            (_, Some(exit), Some(unused)) => self.discard(exit.port, unused),
+            (_, Some(exit), Some(unused)) => self.leave_room(exit.port, unused),
             // Its buffer has gone into a batch.
             (Verdict::Sealed(_), ..) => return Kept::Lent,
             _ => {}
@@ -234,20 +261,24 @@ impl<P: Port, H: Host> Worker<P, H> {
         &mut self,
         fate: &Fate,
         way: Exit,
-        (mut buffer, length): (P::Transmit, usize),
+        (room, length): (Room<'_, P::Transmit>, usize),
         snapshot: &Snapshot,
         arrival: Arrival,
         now: Time,
     ) {
-        if !fate.split {
-            return self.finish(snapshot, way, buffer, (fate.outer, length), arrival, now);
-        }
-        let outer = &buffer.room()[ETHERNET..ETHERNET + length];
+        let mut room = match room {
+            Room::Frame(buffer) if !fate.split => {
+                let size = (fate.outer, length);
+                return self.finish(snapshot, way, buffer, size, arrival, now);
+            }
+            room => room,
+        };
+        let outer = &room.bytes()[ETHERNET..ETHERNET + length];
         match packet::parse(outer) {
             Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
             Err(reason) => self.drop(reason, arrival),
         }
-        self.discard(way.port, buffer);
+        self.leave_room(way.port, room);
     }
 
     fn leave_in_fragments(
@@ -293,7 +324,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let ip = source.ip();
-        let Some(plan) = fragment::Plan::transit(ip, &source.packet, limit) else {
+        let Some(plan) = self.plan(ip, &source.packet, limit) else {
             return self.drop(DropReason::TooBig, source.arrival);
         };
         // Taken out, so that the pieces may be borrowed while the worker works on them.
@@ -339,9 +370,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             item.inner_sa = sa(whole.inner_sa);
             item.sa = sa(whole.sa);
         }
-        let mut buffers: [Option<P::Transmit>; BATCH] = [const { None }; BATCH];
+        let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        self.seal(items, &mut buffers, &mut fates, snapshot, now);
+        let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
+        self.seal(items, room, &mut fates, snapshot, now);
         for ((fate, piece), buffer) in fates.iter().zip(pieces).zip(&mut buffers) {
             match (fate.verdict, fate.way, buffer.take()) {
                 (Verdict::Sealed(length), Some(way), Some(buffer)) => {
@@ -350,7 +382,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 (verdict, way, buffer) => {
                     if let (Some(exit), Some(unused)) = (way, buffer) {
-                        self.discard(exit.port, unused);
+                        self.leave_room(exit.port, unused);
                     }
                     let reason = match verdict {
                         Verdict::Drop(reason) => reason,

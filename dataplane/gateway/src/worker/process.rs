@@ -15,23 +15,22 @@ use ipsec::packet::checksum;
 use ipsec::policy::Memory;
 use ipsec::policy::PolicyIndex;
 use ipsec::sa::SaSlot;
-use ipsec::sa::association::Direction;
 use ipsec::sa::state::States;
 use ipsec::tables::Count;
 use ipsec::time::Time;
-use ipsec::verdict::DropReason;
 
 use crate::counters::{Block, Cell, PolicyCell, PortCell, Tally};
 use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
-use crate::worker::frame::{Arrival, Look, Source, look, look_from_host};
+use crate::worker::frame::{Arrival, Look, Source, look};
 use crate::worker::handoff::{Desk, Exchange};
 use crate::worker::held::Shelf;
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::lend::Lender;
 use crate::worker::orders::UnderWay;
+use crate::worker::outbound::LONG;
 use crate::worker::outbox::Outbox;
 use crate::worker::pending::{NextHop, Pending};
 use crate::worker::reassembly::{Assembly, Gathered, Keeps, kept};
@@ -128,12 +127,14 @@ pub struct Worker<P: Port, H: Host> {
     /// Dummies that are being sent.
     pub(super) order: Option<UnderWay>,
     /// When keepalives are due.
+    /// Room for packets that are sealed, then cut, and too long for a frame in between.
+    pub(super) long: Box<[u8]>,
     pub(super) silence: Silence,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
     flow_label_seed: u64,
     /// Room for one packet of the machine.
-    host_frame: Box<[u8]>,
+    pub(super) host_frame: Box<[u8]>,
     /// Room for a packet between two SAs of a bundle.
     between: Box<[u8]>,
     /// SAs that asked for more numbers during a batch.
@@ -205,6 +206,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             silence: Silence::default(),
             requests: settings.number_requests,
             ivs: settings.ivs,
+            long: vec![0; BATCH * LONG].into_boxed_slice(),
             flow_label_seed: settings.flow_label_seed,
             host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
             between: vec![0; outbound::BUNDLE_ROOM].into_boxed_slice(),
@@ -379,59 +381,6 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.end_batch(snapshot);
         self.desk.ring();
         self.post(snapshot, now);
-    }
-
-    /// One packet from the machine itself, behind an Ethernet header that means nothing.
-    pub fn serve_host(&mut self, frame: &mut [u8], snapshot: &Snapshot, now: Time) {
-        self.tally.add(Cell::FromHost, 1);
-        self.serve_loose(frame, Arrival::Host, snapshot, now);
-        self.post(snapshot, now);
-    }
-
-    /// Packets that the machine sent, as many as wait but at most `limit`. Answers their number.
-    pub(super) fn serve_host_queue(
-        &mut self,
-        limit: usize,
-        snapshot: &Snapshot,
-        now: Time,
-    ) -> usize {
-        // Taken out, so that the packet may be borrowed while the worker works on it.
-        let mut frame = std::mem::take(&mut self.host_frame);
-        let mut count = 0;
-        while count < limit
-            && let Some(length) = self.host.receive(&mut frame)
-        {
-            count += 1;
-            self.serve_host(&mut frame[..length], snapshot, now);
-        }
-        self.host_frame = frame;
-        count
-    }
-
-    /// A packet for the outbound policy that lies in no frame of a port: the machine's own, or
-    /// what was opened on another worker.
-    pub(super) fn serve_loose(
-        &mut self,
-        frame: &mut [u8],
-        arrival: Arrival,
-        snapshot: &Snapshot,
-        now: Time,
-    ) {
-        match look_from_host(frame) {
-            Look::Packet(packet) => {
-                let mut source = Source {
-                    frame,
-                    packet,
-                    arrival,
-                };
-                let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
-                if let Some(Kept::For(to)) = ends.first() {
-                    self.hand_over_copy(*to, &source, Direction::Out);
-                }
-            }
-            Look::Host => self.tally.drop(DropReason::Malformed),
-            Look::Drop(reason) => self.tally.drop(reason),
-        }
     }
 
     /// The end of a round over all lanes: what is due, completions, kicks, counters. True: a kick

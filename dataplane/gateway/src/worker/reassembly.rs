@@ -4,6 +4,10 @@
 //! Fragments of one packet arrive on several queues, so a hash of what they share names the worker
 //! that puts them together; the others hand theirs over. A packet that is complete takes the place
 //! of the fragment that completed it, behind that one's Ethernet header.
+//!
+//! The machine's own fragments, where an SA in transport mode may carry their packet, wait in a
+//! table of their own: what arrives on a wire cannot push them out. They meet of themselves, since
+//! the host port's flows are told by their addresses.
 
 use std::slice::ChunksExactMut;
 
@@ -18,7 +22,7 @@ use crate::counters::Cell;
 use crate::port::Port;
 use crate::port::settings::Side;
 use crate::snapshot::Snapshot;
-use crate::worker::frame::{Arrival, Source};
+use crate::worker::frame::{Arrival, Look, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::process::{Ends, Kept, Worker};
 
@@ -27,7 +31,12 @@ const ROOM: usize = ETHERNET + PACKET;
 
 /// Fragments that wait, and room for what a burst completes.
 pub(super) struct Assembly {
+    /// From the unprotected side.
     table: Reassembly,
+    /// From the machine.
+    own: Reassembly,
+    /// Room for what those complete.
+    whole: Box<[u8]>,
     udp: bool,
     seed: u64,
     rooms: Box<[u8]>,
@@ -41,6 +50,8 @@ impl Assembly {
     pub(super) fn new(bounds: Bounds, udp: bool, seed: u64) -> Self {
         Self {
             table: Reassembly::new(bounds),
+            own: Reassembly::new(bounds),
+            whole: vec![0; ROOM].into_boxed_slice(),
             udp,
             seed,
             rooms: vec![0; BATCH * ROOM].into_boxed_slice(),
@@ -57,6 +68,13 @@ impl Assembly {
     pub(super) fn put_back(&mut self, rooms: Box<[u8]>) {
         self.rooms = rooms;
     }
+}
+
+/// Whose fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Wire,
+    Machine,
 }
 
 /// The few frames of a burst that must be kept: which, why, and the packet in it. It stands beside
@@ -166,30 +184,63 @@ impl<P: Port, H: Host> Worker<P, H> {
         };
         let (ip, packet) = (source.ip(), &source.packet);
         let out = &mut room[ETHERNET..];
-        let outcome =
-            self.with_table(|table, tag, lost| table.offer(ip, packet, tag, out, now, lost));
+        let outcome = self.with_table(Whose::Wire, |table, tag, lost| {
+            table.offer(ip, packet, tag, out, now, lost)
+        });
+        let Some(packet) = self.completed(outcome, out) else {
+            gathered.room = Some(room);
+            return;
+        };
+        room[..ETHERNET].copy_from_slice(&source.ethernet(packet.version));
+        let whole = Source {
+            frame: &mut room[..ETHERNET + usize::from(packet.length)],
+            packet,
+            arrival: source.arrival,
+        };
+        gathered.add(None, whole);
+    }
+
+    /// Counts what became of a fragment; the packet, if it completed one that makes sense.
+    fn completed(&mut self, outcome: Outcome, written: &[u8]) -> Option<Packet> {
         match outcome {
             Outcome::Held => self.tally.hold(1),
             Outcome::Dropped(reason) => self.tally.drop(reason),
             Outcome::Whole { length, waited } => {
                 self.tally.unhold(waited.into());
                 self.tally.add(Cell::Merged, waited.into());
-                let end = ETHERNET + usize::from(length);
-                match parse(&room[ETHERNET..end]) {
-                    Ok(packet) => {
-                        room[..ETHERNET].copy_from_slice(&source.ethernet(packet.version));
-                        let whole = Source {
-                            frame: &mut room[..end],
-                            packet,
-                            arrival: source.arrival,
-                        };
-                        return gathered.add(None, whole);
-                    }
+                match parse(&written[..usize::from(length)]) {
+                    Ok(packet) => return Some(packet),
                     Err(reason) => self.tally.drop(reason),
                 }
             }
         }
-        gathered.room = Some(room);
+        None
+    }
+
+    /// A fragment that the machine sent, behind an Ethernet header: the packet that it completes
+    /// goes on as if it had never been cut, and may be cut again.
+    //= T14 (RFC 4303 section 3.3.4)
+    pub(super) fn gather_own(
+        &mut self,
+        (frame, packet): (&[u8], &Packet),
+        snapshot: &Snapshot,
+        now: Time,
+    ) {
+        // Taken out, so that the packet may be borrowed while the worker works on it.
+        let mut room = std::mem::take(&mut self.assembly.whole);
+        let (ethernet, out) = room.split_at_mut(ETHERNET);
+        let ip = &frame[ETHERNET..ETHERNET + usize::from(packet.length)];
+        let outcome = self.with_table(Whose::Machine, |table, tag, lost| {
+            table.offer(ip, packet, tag, out, now, lost)
+        });
+        if let Some(mut whole) = self.completed(outcome, out) {
+            ethernet.copy_from_slice(&frame[..ETHERNET]);
+            whole.dont_fragment = false;
+            let end = ETHERNET + usize::from(whole.length);
+            let look = Look::Packet(whole);
+            self.serve_look(&mut room[..end], look, Arrival::Host, snapshot, now);
+        }
+        self.assembly.whole = room;
     }
 
     /// Keeps what must be kept of the packets that lie in no frame, and notes the frames that must.
@@ -205,23 +256,36 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Ends the waits of fragments that are over.
     pub(super) fn expire_fragments(&mut self, now: Time) {
-        self.with_table(|table, _, lost| table.expire(now, lost));
+        for whose in [Whose::Wire, Whose::Machine] {
+            self.with_table(whose, |table, _, lost| table.expire(now, lost));
+        }
     }
 
     /// Ends every wait of fragments: the worker stops, or a capture is over.
     pub fn abandon_fragments(&mut self) {
-        self.with_table(|table, _, lost| table.clear(lost));
+        for whose in [Whose::Wire, Whose::Machine] {
+            self.with_table(whose, |table, _, lost| table.clear(lost));
+        }
     }
 
-    /// Gives access to the table, with the name of the frame that is being served; what is lost is
+    /// Gives access to a table, with the name of the frame that is being served; what is lost is
     /// counted.
     fn with_table<T>(
         &mut self,
+        whose: Whose,
         run: impl FnOnce(&mut Reassembly, u64, &mut dyn FnMut(u64)) -> T,
     ) -> T {
         let Assembly {
-            table, tag, lost, ..
+            table,
+            own,
+            tag,
+            lost,
+            ..
         } = &mut self.assembly;
+        let table = match whose {
+            Whose::Wire => table,
+            Whose::Machine => own,
+        };
         let tally = &mut self.tally;
         run(table, *tag, &mut |tag| {
             tally.unhold(1);

@@ -30,8 +30,10 @@ use crate::worker::pending::NextHop;
 use crate::worker::{Lane, Worker, WorkerSettings};
 
 mod alternatives;
+mod bundles;
 mod fragments;
 mod keepalives;
+mod own_fragments;
 
 mod lending;
 
@@ -200,7 +202,8 @@ impl World {
     fn offer(&mut self, worker: usize, port: usize, packets: &[Vec<u8>], now: Time) {
         let mac = self.snapshot.ports[port].mac;
         for packet in packets {
-            let frame = [&mac[..], &[2, 0, 0, 0, 9, 9, 8, 0], packet].concat();
+            let from = [2, 0, 0, 0, 9, 9];
+            let frame = [&mac[..], &from, &ether_type(packet), packet].concat();
             let lanes = self.workers[worker].lanes_mut();
             assert!(lanes[port].port.inject(&frame));
         }
@@ -234,6 +237,14 @@ impl World {
 }
 
 fn udp(source: [u8; 4], destination: [u8; 4], hop_limit: u8) -> Vec<u8> {
+fn ether_type(packet: &[u8]) -> [u8; 2] {
+    if packet[0] >> 4 == 6 {
+        [0x86, 0xdd]
+    } else {
+        [8, 0]
+    }
+}
+
     let mut ip = vec![
         0x45, 0, 0, 36, 0, 7, 0x40, 0, hop_limit, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];

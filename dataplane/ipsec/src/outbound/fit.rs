@@ -62,7 +62,7 @@ fn decide(packet: &Packet, whole_only: bool, limit: u16) -> Fit {
         Fit::Whole
     } else if packet.length <= told {
         Fit::OuterFragments
-    } else if packet.version == Version::V6 || packet.dont_fragment {
+    } else if packet.dont_fragment {
         Fit::TooBig(told)
     } else if whole_only {
         //= T14 T15 T125 (RFC 4303 section 3.3.4, RFC 4301 section 7.3): it is cut behind the SA

@@ -76,7 +76,8 @@ pub struct Packet {
     pub traffic_class: u8,
     /// Whether this is a fragment.
     pub fragment: Fragment,
-    /// IPv4 DF; always true for IPv6, which routers never fragment.
+    /// IPv4 DF. True for IPv6, which routers never fragment, but for what the machine sent in
+    /// fragments and we put together: that is cut anew in its stead.
     pub dont_fragment: bool,
 }
 

@@ -20,9 +20,10 @@ use crate::snapshot::Snapshot;
 use crate::worker::exit::Exit;
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
-use crate::worker::inbound::{Fates, Room};
-use crate::worker::outbound::Fate;
+use crate::worker::inbound::Fates;
+use crate::worker::outbound::{Buffers, Fate};
 use crate::worker::process::{Kept, Worker};
+use crate::worker::room::Room;
 
 /// A batch of a worker's tokens.
 type Load<P> = Batch<<P as Port>::Received, <P as Port>::Transmit>;
@@ -98,7 +99,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(in crate::worker) fn lend_sealed(
         &mut self,
         fates: &[Fate],
-        buffers: &mut [Option<P::Transmit>; BATCH],
+        buffers: &mut Buffers<'_, P::Transmit>,
     ) {
         let Some(batch) = &mut self.lender.filling else {
             return;
@@ -106,8 +107,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         let sealed = |fate: &Fate| matches!(fate.verdict, outbound::Verdict::Sealed(_));
         batch.fates.extend(fates.iter().filter(|fate| sealed(fate)));
         for (fate, buffer) in fates.iter().zip(buffers).rev() {
-            if sealed(fate) {
-                batch.buffers.extend(buffer.take());
+            if sealed(fate)
+                && let Some(Room::Frame(frame)) = buffer.take()
+            {
+                batch.buffers.push(frame);
             }
         }
     }
@@ -300,17 +303,18 @@ impl<P: Port, H: Host> Worker<P, H> {
         let arrival = batch.arrival;
         let sealings = batch.sealings.drain(..).zip(batch.fates.drain(..));
         for (pair, (to, fate)) in batch.pairs.drain(..).zip(sealings) {
-            let buffer = (pair.buffer, usize::from(to.task.length()));
+            let length = usize::from(to.task.length());
             let alive = same_sa(batch.tables.as_ref(), to.slot, snapshot).is_some();
             match (fate.way, alive, to.sealed) {
                 (Some(way), true, true) => {
-                    self.leave(&fate, way, buffer, snapshot, arrival, now);
+                    let sealed = (Room::Frame(pair.buffer), length);
+                    self.leave(&fate, way, sealed, snapshot, arrival, now);
                 }
                 (Some(way), true, false) => {
-                    self.give_up(way, buffer.0, (DropReason::Malformed, arrival));
+                    self.give_up(way, pair.buffer, (DropReason::Malformed, arrival));
                 }
                 (Some(way), false, _) => {
-                    self.give_up(way, buffer.0, (DropReason::SaExpired, arrival));
+                    self.give_up(way, pair.buffer, (DropReason::SaExpired, arrival));
                 }
                 (None, ..) => debug_assert!(false, "a lent packet has its way"),
             }
