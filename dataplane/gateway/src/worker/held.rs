@@ -25,6 +25,8 @@ pub(super) struct Held {
     pub packet: Packet,
     pub arrival: Arrival,
     pub slot: SaSlot,
+    /// It came out of this SA, which has accepted and counted it.
+    pub behind: Option<SaSlot>,
     pub since: Time,
     /// How far the SA's numbers were reserved when the packet was last offered.
     pub reserved_end: u64,
@@ -37,13 +39,15 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Keeps a copy of a frame. False: there is no room, the packet must end.
+    /// Keeps a copy of a frame for the SA in `slot`. `behind`: the packet came out of that one, and
+    /// the frame is what it gave behind an Ethernet header. False: there is no room, the packet must
+    /// end.
     pub(super) fn keep(
         &mut self,
         frame: &[u8],
         packet: Packet,
         arrival: Arrival,
-        (slot, reserved_end): (SaSlot, u64),
+        (behind, slot, reserved_end): (Option<SaSlot>, SaSlot, u64),
         now: Time,
     ) -> bool {
         let same = self.waiting.iter().filter(|held| held.slot == slot).count();
@@ -55,6 +59,7 @@ impl Shelf {
             packet,
             arrival,
             slot,
+            behind,
             since: now,
             reserved_end,
         });

@@ -7,6 +7,7 @@ use ipsec::inbound::{self, Consumed, Item, Verdict};
 use ipsec::limits::{BATCH, PACKET};
 use ipsec::packet::{Packet, Version};
 use ipsec::sa::association::Direction;
+use ipsec::sa::{Sa, SaSlot};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -33,6 +34,8 @@ pub(super) struct Fate {
     /// Of what was opened; else nothing.
     inner: Packet,
     slot: SaSlot,
+    /// What waits came out of this SA, and is `inner`.
+    behind: Option<SaSlot>,
 }
 
 /// What became of a burst.
@@ -43,6 +46,17 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// why; all others are done with.
     pub(super) fn inbound(
         &mut self,
+        sources: &[Source<'_>],
+        snapshot: &Snapshot,
+        now: Time,
+    ) -> Ends {
+        self.inbound_behind(None, sources, snapshot, now)
+    }
+
+    /// The same for packets that came out of the SA `behind` and waited for the next one.
+    pub(super) fn inbound_behind(
+        &mut self,
+        behind: Option<&Sa>,
         sources: &[Source<'_>],
         snapshot: &Snapshot,
         now: Time,
@@ -95,7 +109,7 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     fn open<'r>(
         &mut self,
-        sources: &[Source<'_>],
+        (sources, behind): (&[Source<'_>], Option<&Sa>),
         (buffers, rooms): (&mut Buffers<'r, P::Transmit>, &mut ChunksExactMut<'r, u8>),
         place: PortIndex,
         fates: &mut Fates,
@@ -105,7 +119,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         // Loops that push: what is collected from an iterator is copied once more.
         let mut items: ArrayVec<Item<'_>, BATCH> = ArrayVec::new();
         for source in sources {
-            items.push(Item::new(source.ip(), source.packet));
+            items.push(match behind {
+                None => Item::new(source.ip(), source.packet),
+                Some(outer) => Item::resumed(source.ip(), source.packet, outer),
+            });
+        }
+        let mut context = self.inbound_context(snapshot, now);
+        match behind {
+            None => inbound::admit(&mut items, &mut context),
+            Some(_) => inbound::resume(&mut items, &mut context),
         }
         for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
             if item.verdict != Verdict::Continue {
@@ -151,6 +173,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 verdict: item.verdict,
                 inner: *item.inner.as_ref().unwrap_or(&nothing),
                 slot: item.sa.map_or(SaSlot(u32::MAX), |sa| sa.slot),
+                behind: item.held_behind(),
             });
         }
     }

@@ -56,7 +56,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
             }
             Kept::Held(slot, end) => {
-                self.shelve(frame.bytes(), packet, arrival, (slot, end), now);
+                self.shelve(frame.bytes(), packet, arrival, (None, slot, end), now);
             }
             Kept::Lent => {
                 self.lend_frame(lane, frame);
@@ -88,7 +88,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         frame: &[u8],
         packet: Packet,
         arrival: Arrival,
-        sa: (SaSlot, u64),
+        sas: (Option<SaSlot>, SaSlot, u64),
         now: Time,
     ) {
         if self.shelf.keep(frame, packet, arrival, sas, now) {
@@ -116,13 +116,25 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 continue;
             }
+            let behind = match held.behind {
+                Some(slot) => match snapshot.tables.sad.by_slot(slot) {
+                    Some(sa) => Some(&**sa),
+                    None => {
+                        self.tally.drop(DropReason::SaExpired);
+                        self.tally.unhold(1);
+                        continue;
+                    }
+                },
+                None => None,
+            };
             let (packet, arrival) = (held.packet, held.arrival);
             let source = Source {
                 frame: &mut held.frame,
                 packet,
                 arrival,
             };
-            let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
+            let sources = std::slice::from_ref(&source);
+            let ends = self.inbound_behind(behind, sources, snapshot, now);
             match ends.first() {
                 Some(Kept::Held(_, end)) if !over => {
                     held.reserved_end = *end;
@@ -247,7 +259,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 Some((Kept::Held(slot, end), _)) => {
                     let frame = parcel.frame.bytes();
-                    self.shelve(frame, parcel.packet, arrival, (slot, end), now);
+                    self.shelve(frame, parcel.packet, arrival, (None, slot, end), now);
                 }
             }
             self.desk.give_back(from, parcel.lane, parcel.frame);
@@ -262,7 +274,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             Kept::For(to) => self.hand_over_copy(to, source, Direction::In),
             Kept::Held(slot, end) => {
                 let (packet, arrival) = (source.packet, source.arrival);
-                self.shelve(source.frame, packet, arrival, (slot, end), now);
+                self.shelve(source.frame, packet, arrival, (None, slot, end), now);
             }
         }
     }

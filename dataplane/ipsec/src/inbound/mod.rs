@@ -60,7 +60,7 @@ pub enum Verdict {
     Elsewhere(u16),
     /// Authentic, but beyond what is reserved on disk: keep the packet as received and offer it
     /// again when the reservation has grown beyond this end, a second at most. The window did not
-    /// move.
+    /// move. Of a bundle see [`Item::held_behind`].
     Held(u64),
     /// Authentic and done with.
     Consumed(Consumed),
@@ -137,6 +137,22 @@ impl<'a> Item<'a> {
             next_header: 0,
         }
     }
+
+    /// What came out of the SA `outer` and waited for the next one, see [`Self::held_behind`].
+    #[must_use]
+    pub const fn resumed(source: &'a [u8], packet: Packet, outer: &'a Sa) -> Self {
+        let mut item = Self::new(source, packet);
+        item.outer_sa = Some(outer);
+        item
+    }
+
+    /// Of a packet at [`Verdict::Held`] that one SA has given already: that SA. What waits is then
+    /// `destination[..inner.length]`, and goes on as [`Self::resumed`] with [`resume`].
+    #[must_use]
+    pub fn held_behind(&self) -> Option<SaSlot> {
+        let is_new = matches!(self.verdict, Verdict::Held(_)) && self.inner.is_some();
+        self.outer_sa.filter(|_| is_new).map(|sa| sa.slot)
+    }
 }
 
 /// What the stages read, and what they own while a batch runs.
@@ -185,6 +201,19 @@ pub fn admit<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     precheck::run(batch, context);
 }
 
+/// First half for packets made with [`Item::resumed`]: the outer SA has accepted them.
+pub fn resume<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    classify::run(batch, context);
+    for item in &mut *batch {
+        match lookup::nested(item, context.tables) {
+            Ok(true) => {}
+            Ok(false) => item.verdict = Verdict::Drop(DropReason::SaExpired),
+            Err(reason) => item.verdict = Verdict::Drop(reason),
+        }
+    }
+    precheck::run(batch, context);
+}
+
 //= exception T84: opened packets lie where the egress frame wants them, behind 14 bytes of
 //= Ethernet; they leave by DMA or copy, and no code of ours reads them by aligned loads
 /// Second half, for what `admit` left at [`Verdict::Continue`] and the caller gave a destination.
@@ -220,7 +249,7 @@ pub fn accept<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 /// Opens what came out of an SA and is still protected for us: `limits::BUNDLE_DEPTH` is two.
 //= T50 (RFC 4302 section 3.1.1, RFC 4301 section 5.2)
 fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
-    let (Verdict::Continue, Some(inner)) = (item.verdict, item.inner) else {
+    let (Verdict::Continue, Some(inner), None) = (item.verdict, item.inner, item.outer_sa) else {
         return;
     };
     let tables = context.tables;
@@ -261,12 +290,18 @@ fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
         // SAs of one bundle have one home; these two belong to no bundle that was there when the
         // first of them found its home.
         Verdict::Elsewhere(_) => Verdict::Drop(DropReason::HandoffFull),
-        // The outer SA has accepted its number, so the packet cannot be offered again.
-        Verdict::Held(_) => Verdict::Drop(DropReason::NoReservation),
         verdict => verdict,
     };
     item.inner = second.inner;
     item.sequence = second.sequence;
+    if let Verdict::Held(_) = item.verdict {
+        // The outer SA has accepted its number, so what it gave waits, not what arrived.
+        item.inner = Some(inner);
+        let bytes = item.destination.as_deref_mut();
+        if let Some(bytes) = bytes.and_then(|it| it.get_mut(..length)) {
+            bytes.copy_from_slice(between);
+        }
+    }
     item.outer_sa = item.sa;
     item.sa = slot
         .and_then(|slot| tables.sad.by_slot(slot))

@@ -293,7 +293,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             let kept = self.end_inbound(fate, &source, room, snapshot, now);
             if let Kept::Held(slot, end) = kept {
                 let frame = pair.frame.bytes();
-                self.shelve(frame, to.packet, arrival, (slot, end), now);
+                self.shelve(frame, to.packet, arrival, (None, slot, end), now);
             }
             self.frame_home(batch.from, pair.lane, pair.frame);
         }
