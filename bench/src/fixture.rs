@@ -276,6 +276,7 @@ pub fn settings(snapshot: &Snapshot, sas: usize, number: u16) -> WorkerSettings 
         ports: 2,
         sas,
         errors_per_second: 100,
+        send_unreachable: false,
         heeded: ipsec::ip::icmp_error::Heeded::ALL,
         remembered_fragments: 256,
         fragment_timeout: ipsec::time::SECOND,

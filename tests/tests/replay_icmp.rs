@@ -128,6 +128,119 @@ fn too_big() {
     conclude(body());
 }
 
+/// The left gateway with a tunnel for one remote network, a discard policy for another, and a peer
+/// that no route leads to; `on` switches the answers on.
+fn unreachable(family: Family, on: bool) -> Result<Replay> {
+    let at = family.index();
+    let line = format!("icmp = {{ send_unreachable = {on} }}");
+    let mut sas = replay::sas(Family::V4, suite::AES128GCM16);
+    sas[0].destination = "198.51.100.2".to_owned();
+    let mut config = replay::network(&[line]);
+    config.sa(&sas[0], "out");
+    let [discarded, protected] = [RIGHT.net[at], ["10.9.0.0/16", "2001:db8:9::/64"][at]];
+    let names = ["discarded", "out", "discard"];
+    config.policy(names, [LEFT.net[at], discarded], 100, &[]);
+    config.protect("protected", "out", [LEFT.net[at], protected], &sas[0].name);
+    Replay::new(&config)
+}
+
+//= test T118
+#[test]
+fn senders_are_told_what_policy_discards_and_no_route_reaches() {
+    let body = || -> Result<()> {
+        for (family, prohibited, unreachable_peer) in
+            [(Family::V4, [3, 13], [3, 1]), (Family::V6, [1, 1], [1, 3])]
+        {
+            let at = family.index();
+            let host = LEFT.host[at];
+            let fields = IpFields::default();
+            let cases = [
+                (RIGHT.host[at], "policy_discard", prohibited),
+                (["10.8.0.2", "2001:db8:8::2"][at], "no_policy", prohibited),
+                (
+                    ["10.9.0.2", "2001:db8:9::2"][at],
+                    "no_route",
+                    unreachable_peer,
+                ),
+            ];
+            for (remote, reason, told) in cases {
+                let sent = udp([host, remote], fields, 100)?;
+                for on in [false, true] {
+                    let mut replay = unreachable(family, on)?;
+                    let frames = vec![replay::from_host(1, &sent)];
+                    let result = replay.input("lan0", frames).run()?;
+                    ensure!(result.dropped(reason) == 1, "{}", result.json["drops"]);
+                    ensure!(result.wan.is_empty() && result.lan.len() == usize::from(on));
+                    ensure!(result.json["accounting"]["created"] == u64::from(on));
+                    if on {
+                        let (found, word, quote) =
+                            taken_apart(&result.lan[0], family, LEFT.lan[at])?;
+                        ensure!(found == told && word == 0, "{reason}: {found:?}");
+                        ensure!(quote == sent, "{} bytes quoted", quote.len());
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    conclude(body());
+}
+
+//= test T118
+#[test]
+fn answers_about_policy_keep_the_rules_and_the_rate_of_all_errors() {
+    let body = || -> Result<()> {
+        let [a, b] = replay::hosts(&LEFT, &RIGHT, Family::V4);
+        let plain = IpFields::default();
+        let error = [
+            &[3, 1, 0xfc, 0xfe, 0, 0, 0, 0][..],
+            &udp([a, b], plain, 10)?[..28],
+        ]
+        .concat();
+        let later = IpFields {
+            fragment: 10,
+            ..plain
+        };
+        let quiet = [
+            packets::ip(a, b, ICMP, plain, &error)?,
+            packets::ip(a, b, UDP, later, &[0; 32])?,
+            udp(["10.1.0.255", b], plain, 10)?,
+        ];
+        let frames = (1..).zip(&quiet).map(|(at, it)| replay::from_host(at, it));
+        let mut replay = unreachable(Family::V4, true)?;
+        let result = replay.input("lan0", frames.collect()).run()?;
+        ensure!(
+            result.dropped("policy_discard") == 3,
+            "{}",
+            result.json["drops"]
+        );
+        ensure!(result.lan.is_empty(), "an answer to what draws none");
+        // What the machine itself sends it hears back.
+        let own = udp(["10.1.0.1", b], plain, 10)?;
+        let mut replay = unreachable(Family::V4, true)?;
+        let result = replay
+            .input("host", vec![replay::from_host(1, &own)])
+            .run()?;
+        ensure!(
+            result.dropped("policy_discard") == 1,
+            "{}",
+            result.json["drops"]
+        );
+        ensure!(result.host.len() == 1 && result.host[0].packet()[20..22] == [3, 13]);
+        // 2000 packets within 2 milliseconds.
+        let sent = udp([a, b], plain, 10)?;
+        let frames = (1..2001).map(|at| replay::from_host(at, &sent));
+        let mut replay = unreachable(Family::V4, true)?;
+        let result = replay.input("lan0", frames.collect()).run()?;
+        ensure!(result.dropped("policy_discard") == 2000);
+        let answers = result.lan.len();
+        ensure!((10..=200).contains(&answers), "{answers} answers");
+        ensure!(result.json["accounting"]["created"] == answers);
+        Ok(())
+    };
+    conclude(body());
+}
+
 #[test]
 fn what_must_draw_no_answer_draws_none() {
     let body = || -> Result<()> {

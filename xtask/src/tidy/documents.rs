@@ -25,7 +25,8 @@ const KEYS: &str = "
     action local remote local_port remote_port icmp_type icmp_code priority tcp_mss sa alternatives
     prefix port via
     microseconds budget rx tx fill completion frames frame_size huge_pages accept_unprotected
-    accept_protected errors_per_second minimum age_seconds packets bytes timeout_ms reassemble_udp
+    accept_protected errors_per_second send_unreachable minimum age_seconds packets bytes timeout_ms
+    reassemble_udp
     source_port destination_port soft_packets hard_packets soft_bytes hard_bytes soft_seconds
     hard_seconds";
 

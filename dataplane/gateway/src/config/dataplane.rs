@@ -307,6 +307,10 @@ fn read_icmp<'d>(found: &mut Findings<'d>, mut table: Table<'d>) -> Icmp {
         let rate = entry.number(found, 0..=1_000_000);
         icmp.errors_per_second = rate.unwrap_or(icmp.errors_per_second);
     }
+    if let Some(entry) = table.take(found, "send_unreachable") {
+        let send = entry.boolean(found);
+        icmp.send_unreachable = send.unwrap_or(icmp.send_unreachable);
+    }
     table.finish(found);
     icmp
 }

@@ -179,6 +179,8 @@ pub struct Icmp {
     pub accept_protected: IcmpAccept,
     /// Sent per second at most; the burst is 10 or more.
     pub errors_per_second: u32,
+    /// Senders are told of outbound packets that policy discards or that no way to a peer takes.
+    pub send_unreachable: bool,
 }
 
 impl Default for Icmp {
@@ -191,6 +193,7 @@ impl Default for Icmp {
             ]),
             accept_protected: IcmpAccept::Any,
             errors_per_second: 100,
+            send_unreachable: false,
         }
     }
 }

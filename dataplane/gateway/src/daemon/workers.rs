@@ -122,6 +122,7 @@ impl Crew {
             ports,
             sas: around.sas,
             errors_per_second: dataplane.icmp.errors_per_second.div_ceil(workers),
+            send_unreachable: dataplane.icmp.send_unreachable,
             heeded: assembly::heeded(&dataplane.icmp.accept_protected),
             remembered_fragments: dataplane.fragments.packets as usize,
             fragment_timeout: u64::from(dataplane.fragments.timeout_ms) * MILLISECOND,

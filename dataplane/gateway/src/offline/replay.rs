@@ -396,6 +396,7 @@ fn worker(
         ports: config.ports.len(),
         sas,
         errors_per_second: config.dataplane.icmp.errors_per_second,
+        send_unreachable: config.dataplane.icmp.send_unreachable,
         heeded: assembly::heeded(&config.dataplane.icmp.accept_protected),
         remembered_fragments: fragments.packets as usize,
         fragment_timeout: u64::from(fragments.timeout_ms) * MILLISECOND,

@@ -1,9 +1,10 @@
 //! ICMP errors of our own (RFC 792, RFC 4443, RFC 4301 §6 and §8.2): built when a packet is
 //! dropped, sent at the end of the burst.
 
-use ipsec::ip::icmp_error;
+use ipsec::ip::icmp_error::{self, Unreachable};
 use ipsec::packet::{Packet, Version};
 use ipsec::time::Time;
+use ipsec::verdict::DropReason;
 
 use crate::port::Port;
 use crate::route::PortIndex;
@@ -22,9 +23,25 @@ pub(super) enum Complaint {
     TimeExceeded,
     /// The packet is too long; the MTU to be told, before the floors of RFC 791 and RFC 8200.
     TooBig(u16),
+    /// It may not, or cannot, go to the unprotected side.
+    Unreachable(Unreachable),
 }
 
 impl<P: Port, H: Host> Worker<P, H> {
+    /// What the sender of an outbound packet that is dropped for `reason` is told, if anything.
+    //= T118 (RFC 4301 section 5.1.1)
+    pub(super) fn complaint(&self, reason: DropReason) -> Option<Complaint> {
+        let unreachable = |why| self.send_unreachable.then_some(Complaint::Unreachable(why));
+        match reason {
+            DropReason::HopLimit => Some(Complaint::TimeExceeded),
+            DropReason::PolicyDiscard | DropReason::NoPolicy => {
+                unreachable(Unreachable::Prohibited)
+            }
+            DropReason::NoRoute => unreachable(Unreachable::Peer),
+            _ => None,
+        }
+    }
+
     /// Answers a dropped packet with an ICMP error, if rate and the rules of ICMP allow.
     ///
     /// The error comes from the port by which the packet came in; about an opened packet
@@ -60,6 +77,9 @@ impl<P: Port, H: Host> Worker<P, H> {
                     Complaint::TooBig(mtu) => {
                         let mtu = mtu.max(least_mtu(packet.version));
                         icmp_error::too_big(ip, packet, from, mtu, out)
+                    }
+                    Complaint::Unreachable(why) => {
+                        icmp_error::unreachable(ip, packet, from, why, out)
                     }
                 }?;
                 // Last: what may not be answered does not use up the rate.

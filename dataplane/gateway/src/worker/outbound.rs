@@ -227,9 +227,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         };
         match fate.verdict {
             Verdict::Drop(reason) => {
-                if reason == DropReason::HopLimit {
+                if let Some(complaint) = self.complaint(reason) {
                     let about = (source.ip(), &source.packet);
-                    self.complain(snapshot, Complaint::TimeExceeded, about, transit, None, now);
+                    self.complain(snapshot, complaint, about, transit, None, now);
                 }
                 self.drop(reason, arrival);
             }

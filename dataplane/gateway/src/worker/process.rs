@@ -58,6 +58,8 @@ pub struct WorkerSettings {
     pub sas: usize,
     /// ICMP errors a second that this worker may send.
     pub errors_per_second: u32,
+    /// Senders are told of outbound packets that policy discards or that have no way to a peer.
+    pub send_unreachable: bool,
     /// ICMP errors that the machine hears from the protected side and out of SAs.
     pub heeded: Heeded,
     /// First fragments whose decision is remembered.
@@ -113,6 +115,7 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
     pub(super) errors: RateLimit,
+    pub(super) send_unreachable: bool,
     pub(super) heeded: Heeded,
     pub(super) predicted: Option<PortIndex>,
     pub(super) ways: Ways,
@@ -189,6 +192,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             outbox: Outbox::new(),
             pending: Pending::new(settings.neighbor_requests),
             errors: RateLimit::new(settings.errors_per_second),
+            send_unreachable: settings.send_unreachable,
             heeded: settings.heeded,
             predicted: None,
             ways: Ways::new(),

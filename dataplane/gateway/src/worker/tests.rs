@@ -167,6 +167,7 @@ impl World {
                 ports: 2,
                 sas: sas.len(),
                 errors_per_second: 100,
+                send_unreachable: true,
                 heeded: Heeded::ALL,
                 remembered_fragments: 16,
                 fragment_timeout: SECOND,

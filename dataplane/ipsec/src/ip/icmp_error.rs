@@ -1,4 +1,4 @@
-//! ICMP errors: the two that a gateway makes (RFC 792, RFC 4443), and the packet that one quotes.
+//! ICMP errors: those that a gateway makes (RFC 792, RFC 4443), and the packet that one quotes.
 //!
 //! When an error may be made at all (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e)) is
 //! decided here, except for what the addresses do not show: a directed broadcast, and the rate.
@@ -63,6 +63,37 @@ pub fn time_exceeded(
         code: 0,
         rest: 0,
     };
+    write(header, quoted, packet, from, out)
+}
+
+/// Why an outbound packet cannot be protected, or must not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// Policy discards it.
+    Prohibited,
+    /// No way leads to the peer.
+    Peer,
+}
+
+/// Writes the error that says that `quoted` is not let through to the unprotected side; otherwise
+/// as [`too_big`].
+//= T118 (RFC 4301 section 5.1.1)
+#[must_use]
+pub fn unreachable(
+    quoted: &[u8],
+    packet: &Packet,
+    from: IpAddr,
+    why: Unreachable,
+    out: &mut [u8],
+) -> Option<usize> {
+    let (kind, code) = match (packet.version, why) {
+        (Version::V4, Unreachable::Prohibited) => (kind_v4::UNREACHABLE, 13),
+        (Version::V4, Unreachable::Peer) => (kind_v4::UNREACHABLE, 1),
+        (Version::V6, Unreachable::Prohibited) => (kind_v6::UNREACHABLE, 1),
+        (Version::V6, Unreachable::Peer) => (kind_v6::UNREACHABLE, 3),
+    };
+    let rest = 0;
+    let header = icmp::Header { kind, code, rest };
     write(header, quoted, packet, from, out)
 }
 

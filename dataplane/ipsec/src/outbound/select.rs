@@ -62,8 +62,6 @@ fn consult<'a>(
     let policy = match decision {
         Decision::Policy(policy) => policy,
         Decision::Bypass(_) => return Ok(Verdict::Bypass),
-        //= exception T118: the interface names the only ICMP errors that we make, hop limit and
-        //= size; a sender learns of a policy from its operator, and a scan learns nothing
         Decision::Discard(_) => return Err(DropReason::PolicyDiscard),
         Decision::Fragment => return Err(DropReason::Fragment),
         Decision::Nothing => match quoting(tables, item.source, packet) {

@@ -21,6 +21,8 @@ pub mod kind_v4 {
 
 /// ICMPv6 message types.
 pub mod kind_v6 {
+    /// Destination unreachable.
+    pub const UNREACHABLE: u8 = 1;
     /// Packet too big.
     pub const TOO_BIG: u8 = 2;
     /// Time exceeded.

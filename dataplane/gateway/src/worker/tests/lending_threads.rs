@@ -208,6 +208,7 @@ impl Gateway {
             ports: 2,
             sas,
             errors_per_second: 100,
+            send_unreachable: false,
             heeded: Heeded::ALL,
             remembered_fragments: 16,
             fragment_timeout: SECOND,
