@@ -17,6 +17,7 @@ use crate::sa::association::{Direction, Mode, Protocol};
 use crate::sa::database::Sad;
 use crate::sa::path_mtu::Report;
 use crate::sa::{Sa, SaSlot};
+use crate::time::Time;
 use crate::verdict::DropReason;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
@@ -372,6 +373,31 @@ impl Tables {
     pub fn first_sas(&self, policy: &Policy, worker: u16) -> Result<Sas<'_>, DropReason> {
         let first = policy.choices(worker).next();
         first.map_or(Err(DropReason::Unsupported), |bundle| self.sas(bundle))
+    }
+
+    /// The SAs by which the policy's next packet will leave on `worker`, by what all workers
+    /// publish: its first choice that can still carry one, or where none can its first choice.
+    ///
+    /// # Errors
+    /// As [`Self::sas`].
+    pub fn carrying_sas(
+        &self,
+        policy: &Policy,
+        worker: u16,
+        now: Time,
+    ) -> Result<Sas<'_>, DropReason> {
+        let carries = |sas: &Sas<'_>| {
+            sas.iter().all(|sa| {
+                let (parameters, published) = (&sa.parameters, &sa.published);
+                let checked = published.check(&parameters.lifetime, parameters.esn, now);
+                checked.is_ok()
+            })
+        };
+        let choices = policy.choices(worker);
+        let mut carrying = choices.filter_map(|bundle| self.sas(bundle).ok().filter(carries));
+        carrying
+            .next()
+            .map_or_else(|| self.first_sas(policy, worker), Ok)
     }
 
     /// The SAs of one of a policy's bundles.

@@ -5,6 +5,7 @@ use ipsec::outbound::largest_inner;
 use ipsec::packet::Packet;
 use ipsec::policy::{Action, Policy, TcpMss};
 use ipsec::sa::association::Direction;
+use ipsec::time::Time;
 
 use crate::snapshot::Snapshot;
 use crate::worker::exit::{flow_hash, outer_path, path};
@@ -16,7 +17,7 @@ pub(super) fn clamp(
     ip: &mut [u8],
     packet: &Packet,
     direction: Direction,
-    worker: u16,
+    (worker, now): (u16, Time),
 ) {
     if !snapshot.tables.clamps() || !tcp_mss::is_syn(ip, packet) {
         return;
@@ -27,7 +28,7 @@ pub(super) fn clamp(
     let limit = match clamp.limit {
         TcpMss::Off => return,
         TcpMss::Bytes(bytes) => Some(bytes),
-        TcpMss::Auto => largest(snapshot, packet, clamp.outbound, direction, worker)
+        TcpMss::Auto => largest(snapshot, packet, clamp.outbound, direction, (worker, now))
             .map(|mtu| tcp_mss::fitting(packet.version, mtu)),
     };
     if let Some(limit) = limit {
@@ -42,11 +43,11 @@ fn largest(
     packet: &Packet,
     outbound: Option<&Policy>,
     direction: Direction,
-    worker: u16,
+    (worker, now): (u16, Time),
 ) -> Option<u16> {
     match outbound {
         Some(policy) if policy.action == Action::Protect => {
-            let sas = snapshot.tables.first_sas(policy, worker).ok()?;
+            let sas = snapshot.tables.carrying_sas(policy, worker, now).ok()?;
             let path = outer_path(snapshot, sas.outer, packet)?;
             Some(match sas.inner {
                 Some(inner) => largest_inner(&[inner, sas.outer], path.mtu),

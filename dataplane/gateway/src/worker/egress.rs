@@ -147,7 +147,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             Ok(way) => self.load(carrier, way.port, length).map(|mut buffer| {
                 let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
                 if let Some(direction) = transit.crossing {
-                    clamp(snapshot, ip, packet, direction, self.number);
+                    clamp(snapshot, ip, packet, direction, (self.number, now));
                 }
                 if !transit.arrival.is_local() {
                     // A hop limit of 1 or less ended in `way_out`.

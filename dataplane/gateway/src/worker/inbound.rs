@@ -249,7 +249,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let packet = &mut buffer.bytes()[ETHERNET..ETHERNET + usize::from(inner.length)];
-        clamp(snapshot, packet, inner, Direction::In, self.number);
+        clamp(snapshot, packet, inner, Direction::In, (self.number, now));
         if snapshot
             .tables
             .local

@@ -70,7 +70,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         for item in &mut items {
             if item.verdict == Verdict::Protect {
                 let (ip, packet) = (&mut *item.source, &item.packet);
-                clamp(snapshot, ip, packet, Direction::Out, self.number);
+                clamp(snapshot, ip, packet, Direction::Out, (self.number, now));
             }
         }
         // Taken out, so that packets may lie in them while the worker works.
