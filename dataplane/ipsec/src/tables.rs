@@ -20,9 +20,9 @@ use crate::sa::{Sa, SaSlot};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
-/// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
 pub use local::LocalAddresses;
 
+/// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
 const NAT_TRAVERSAL: u16 = 4500;
 
 /// Name of the last policy but one: clear traffic for the machine's own addresses.
@@ -110,9 +110,9 @@ pub struct Tables {
     encapsulation: Set<(Endpoint, u16)>,
     /// Where the peers of `in` SAs that take ESP in UDP are now, and the SAs' destinations.
     peers: Set<(Endpoint, Endpoint)>,
-    /// Some policy clamps the segment sizes of TCP.
     /// Source and destination of `out` SAs in transport mode, as far as their peers are followed.
     transport: Set<(Endpoint, Endpoint)>,
+    /// Some policy clamps the segment sizes of TCP.
     clamps: bool,
     /// SPIs of `out` SAs, to tell a mirrored packet from an unknown one.
     outbound_spis: Set<(u32, Protocol)>,
@@ -150,8 +150,8 @@ impl Tables {
             ends: Set::default(),
             encapsulation: Set::default(),
             peers: Set::default(),
-            clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             transport: Set::default(),
+            clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             outbound_spis: Set::default(),
             bundles: false,
         };
@@ -178,7 +178,6 @@ impl Tables {
             }
         }
         self.peers = self.find_peers();
-    }
         self.transport = self.find_transport();
     }
 
@@ -192,6 +191,7 @@ impl Tables {
             (source, (version, sa.peer_place().address))
         });
         ends.collect()
+    }
 
     fn find_peers(&self) -> Set<(Endpoint, Endpoint)> {
         let encapsulated = self.sad.iter().filter(|sa| {
@@ -210,8 +210,8 @@ impl Tables {
     pub fn with_moved_peers(&self) -> Self {
         Self {
             peers: self.find_peers(),
-            ..self.clone()
             transport: self.find_transport(),
+            ..self.clone()
         }
     }
 
@@ -247,7 +247,6 @@ impl Tables {
         packet.fragment != Fragment::Whole && may_be_ours && self.ends_here(packet)
     }
 
-    /// True when UDP to that port of the packet's destination may carry ESP.
     /// True for a fragment of the machine's own that must meet the others of its packet before
     /// policy is asked: an SA in transport mode, which takes whole packets alone, may carry it.
     //= T14 (RFC 4303 section 3.3.4)
@@ -258,6 +257,7 @@ impl Tables {
         packet.fragment != Fragment::Whole && self.transport.contains(&(source, destination))
     }
 
+    /// True when UDP to that port of the packet's destination may carry ESP.
     #[must_use]
     pub fn encapsulates(&self, packet: &Packet, port: u16) -> bool {
         let destination = (packet.version, packet.destination);

@@ -267,8 +267,8 @@ fn read_nat<'d>(
     }
     let udp_encapsulation = encapsulated.as_ref().and_then(|entry| entry.table(found));
     let udp_encapsulation = udp_encapsulation.map(|ports| read_encapsulation(found, ports));
-    //= exception T136: without IKE nobody detects a NAT, so the default is no keepalives, not one
-    //= after 20 seconds
+    // RFC 3948 §4 wants 20 seconds where IKE has found a NAT (RFC 3947). The file speaks in its
+    // stead, and what it does not say is that there is one.
     let mut keepalive_seconds = 0;
     if let Some(entry) = table.take(found, "keepalive_seconds") {
         keepalive_seconds = entry.number(found, 0..=u32::MAX).unwrap_or(0);

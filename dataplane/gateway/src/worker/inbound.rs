@@ -12,8 +12,8 @@ use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
 use crate::counters::{Cell, PortCell};
-use crate::port::settings::Side;
 use crate::port::Port;
+use crate::port::settings::Side;
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::clamp::clamp;
@@ -191,6 +191,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.deliver(&fate.inner, source, (buffer, place), snapshot, now);
                 return Kept::No;
             }
+            (Verdict::Held(end), Some(mut room)) if fate.behind.is_some() => {
+                let bytes = &mut room.bytes()[..ETHERNET + usize::from(fate.inner.length)];
+                bytes[..ETHERNET].copy_from_slice(&source.ethernet(fate.inner.version));
+                let sas = (fate.behind, fate.slot, end);
+                self.shelve(bytes, fate.inner, source.arrival, sas, now);
+                self.leave_room(place, room);
+                return Kept::No;
+            }
             (_, Some(Room::Frame(unused))) => self.discard(place, unused),
             (_, Some(Room::Own(_)) | None) => {}
         }
@@ -214,14 +222,6 @@ impl<P: Port, H: Host> Worker<P, H> {
                     opened: false,
                     crossing: Some(Direction::In),
                 };
-            (Verdict::Held(end), Some(mut room)) if fate.behind.is_some() => {
-                let bytes = &mut room.bytes()[..ETHERNET + usize::from(fate.inner.length)];
-                bytes[..ETHERNET].copy_from_slice(&source.ethernet(fate.inner.version));
-                let sas = (fate.behind, fate.slot, end);
-                self.shelve(bytes, fate.inner, source.arrival, sas, now);
-                self.leave_room(place, room);
-                return Kept::No;
-            }
                 let carrier = Carrier::Copy(source.ip());
                 self.forward(snapshot, &source.packet, carrier, transit, now);
             }

@@ -127,11 +127,11 @@ pub struct Worker<P: Port, H: Host> {
     pub(super) assembly: Assembly,
     /// Room for packets that are opened and too long for a frame of the egress port.
     pub(super) opened: Box<[u8]>,
+    /// Room for packets that are sealed, then cut, and too long for a frame in between.
+    pub(super) long: Box<[u8]>,
     /// Dummies that are being sent.
     pub(super) order: Option<UnderWay>,
     /// When keepalives are due.
-    /// Room for packets that are sealed, then cut, and too long for a frame in between.
-    pub(super) long: Box<[u8]>,
     pub(super) silence: Silence,
     requests: Option<Arc<NumberRequests>>,
     ivs: RandomIvs,
@@ -206,11 +206,11 @@ impl<P: Port, H: Host> Worker<P, H> {
                 settings.flow_label_seed,
             ),
             opened: vec![0; BATCH * (ETHERNET + ipsec::limits::PACKET)].into_boxed_slice(),
+            long: vec![0; BATCH * LONG].into_boxed_slice(),
             order: None,
             silence: Silence::default(),
             requests: settings.number_requests,
             ivs: settings.ivs,
-            long: vec![0; BATCH * LONG].into_boxed_slice(),
             flow_label_seed: settings.flow_label_seed,
             host_frame: vec![0; ETHERNET + ipsec::limits::PACKET].into_boxed_slice(),
             between: vec![0; outbound::BUNDLE_ROOM].into_boxed_slice(),

@@ -237,7 +237,6 @@ impl World {
     }
 }
 
-fn udp(source: [u8; 4], destination: [u8; 4], hop_limit: u8) -> Vec<u8> {
 fn ether_type(packet: &[u8]) -> [u8; 2] {
     if packet[0] >> 4 == 6 {
         [0x86, 0xdd]
@@ -246,6 +245,7 @@ fn ether_type(packet: &[u8]) -> [u8; 2] {
     }
 }
 
+fn udp(source: [u8; 4], destination: [u8; 4], hop_limit: u8) -> Vec<u8> {
     let mut ip = vec![
         0x45, 0, 0, 36, 0, 7, 0x40, 0, hop_limit, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];

@@ -16,7 +16,8 @@ pub struct Database {
 
 impl Database {
     /// Orders `policies`, which come in order of insertion.
-    //= exception T102: policies do not change while the gateway runs, in this version
+    //= exception T102: an SPD never changes under living SAs: a changed file takes a restart, by
+    //= which every SA begins anew under the new policies
     //= T99 (RFC 4301 section 4.4.1)
     #[must_use]
     pub fn new(direction: Direction, mut policies: Vec<Policy>) -> Self {
