@@ -40,8 +40,7 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// Keeps a copy of a frame for the SA in `slot`. `behind`: the packet came out of that one, and
-    /// the frame is what it gave behind an Ethernet header. False: there is no room, the packet must
-    /// end.
+    /// the frame is what it gave behind an Ethernet header. False: no room, the packet must end.
     pub(super) fn keep(
         &mut self,
         frame: &[u8],
