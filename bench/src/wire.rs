@@ -60,6 +60,7 @@ impl Interface {
             zero_copy: ZeroCopy::Auto,
             rings: Rings::default(),
             umem: Umem::default(),
+            busy_poll: None,
             frags: false,
         };
         let (port, _) = XdpPort::open(&opening)?;

@@ -129,6 +129,22 @@ fn more_workers_than_queues() {
 }
 
 #[test]
+fn huge_pages_that_are_not_there() {
+    live("huge_pages_that_are_not_there", || {
+        let namespace = machine()?;
+        // 64 GiB for each of two sockets.
+        let memory = "[dataplane]\numem = { frames = 16777216, huge_pages = true }";
+        let config = |config: &str| config.replacen("[dataplane]", memory, 1);
+        let line = refusal(&refused(&namespace, config)?)?;
+        ensure!(line.contains("of 2 sockets"), "{line}");
+        ensure!(line.contains("sysctl -w vm.nr_hugepages="), "{line}");
+        let tables = namespace.run("nft list tables")?;
+        ensure!(!tables.contains("xipsec"), "it touched {tables}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_second_gateway_in_one_namespace() {
     live("a_second_gateway_in_one_namespace", || {
         let lab = Lab::started(&Plan::default())?;

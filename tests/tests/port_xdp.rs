@@ -2,6 +2,8 @@
 //! and whatever goes wrong leaves every frame accounted for and says what to do. Needs root.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "port_xdp/flags.rs"]
+mod flags;
 #[path = "port_xdp/lab.rs"]
 mod lab;
 #[path = "port_xdp/redirect.rs"]
@@ -33,6 +35,7 @@ fn opening(queue: u32, mode: AttachMode, frags: bool) -> Opening<'static> {
         zero_copy: ZeroCopy::Auto,
         rings: Rings::default(),
         umem: Umem::default(),
+        busy_poll: None,
         frags,
     }
 }
@@ -47,12 +50,21 @@ struct Ports {
 
 impl Ports {
     fn open(mode: AttachMode, frags: bool) -> Self {
+        Self::open_as(&opening(0, mode, frags))
+    }
+
+    fn open_as(asked: &Opening<'_>) -> Self {
+        let (mode, frags) = (asked.attachment, asked.frags);
         let facts = Facts::probe("wan0").unwrap();
         let (offloads, _) = Offloads::switch_off("wan0", mode).unwrap();
         let redirect = Redirect::attach(facts.index, mode, frags).unwrap();
         let queues: Vec<_> = (0..facts.receive_queues)
             .map(|queue| {
-                let (port, _) = XdpPort::open(&opening(queue, mode, frags)).unwrap();
+                let opening = Opening {
+                    queue,
+                    ..asked.clone()
+                };
+                let (port, _) = XdpPort::open(&opening).unwrap();
                 redirect.insert(queue, port.socket()).unwrap();
                 port
             })

@@ -64,6 +64,14 @@ impl Lab {
         })
     }
 
+    /// Writes an attribute of `wan0`, in a view of sysfs that belongs to its namespace.
+    pub(crate) fn write(&self, attribute: &str, value: &str) {
+        let path = format!("/sys/class/net/wan0/{attribute}");
+        let command = format!("echo {value} > {path}");
+        let namespace = &self.port_namespace;
+        assert!(ip(&["netns", "exec", namespace, "sh", "-c", &command]));
+    }
+
     /// A command in the port's namespace.
     pub(crate) fn ip(&self, arguments: &[&str]) -> bool {
         let mut all = vec!["-n", self.port_namespace.as_str()];

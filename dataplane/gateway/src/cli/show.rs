@@ -34,6 +34,8 @@ pub fn status(read: &Read) -> ExitCode {
             let core = worker
                 .core
                 .map_or_else(|| "not pinned".into(), |core| format!("core {core}"));
+            let node = worker.node.map(|node| format!(", NUMA node {node}"));
+            let core = core + &node.unwrap_or_default();
             let (lent, back, helped) = (worker.lent, worker.taken_back, worker.helped);
             let shared = if lent + back + helped == 0 {
                 String::new()

@@ -131,7 +131,6 @@ fn read_ports<'d>(found: &mut Findings<'d>, table: &mut Table<'d>, settings: &mu
         settings.zero_copy = entry.choice(found, &choices).unwrap_or_default();
     }
     if let Some(busy_poll) = table.table(found, "busy_poll") {
-        found.not_built(busy_poll.line, "busy_poll", "leave it out");
         settings.busy_poll = Some(read_busy_poll(found, busy_poll));
     }
     if let Some(rings) = table.table(found, "rings") {
@@ -201,9 +200,6 @@ fn read_umem<'d>(found: &mut Findings<'d>, mut table: Table<'d>) -> Umem {
     }
     if let Some(entry) = table.take(found, "huge_pages") {
         umem.huge_pages = entry.boolean(found).unwrap_or_default();
-        if umem.huge_pages {
-            found.not_built(entry.line, &entry.key, "false");
-        }
     }
     table.finish(found);
     umem

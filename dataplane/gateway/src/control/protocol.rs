@@ -124,6 +124,9 @@ pub struct WorkerRow {
     pub number: u16,
     /// The core that it is pinned to, if it is.
     pub core: Option<usize>,
+    /// NUMA node of that core, where the kernel knows it.
+    #[serde(default)]
+    pub node: Option<usize>,
     /// Batches of its SAs that another worker did.
     pub lent: u64,
     /// Batches that were offered to others and that it did itself.

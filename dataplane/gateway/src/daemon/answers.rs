@@ -17,6 +17,7 @@ use crate::control::protocol::{
 };
 use crate::control::server::{Answers, Refused};
 use crate::counters::{self, Block, Cell, PolicyCell, Tally};
+use crate::daemon::cores;
 use crate::daemon::orders;
 use crate::daemon::ports::OpenPort;
 use crate::daemon::workers::LiveExchange;
@@ -123,6 +124,7 @@ impl Running {
                 .map(|(number, (core, tally))| WorkerRow {
                     number,
                     core: *core,
+                    node: core.and_then(cores::node_of),
                     lent: tally.of(Cell::Lent),
                     taken_back: tally.of(Cell::TakenBack),
                     helped: tally.of(Cell::Helped),
@@ -163,7 +165,7 @@ impl Running {
                 addresses: facts.addresses.iter().map(ToString::to_string).collect(),
                 queues: port.facts.receive_queues,
                 program_id: port.program_id,
-                choices: port.choices.clone(),
+                choices: port.choices_now(),
             });
         rows.collect()
     }

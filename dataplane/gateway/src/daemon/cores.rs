@@ -3,7 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::panic;
 use std::path::Path;
+use std::thread;
+
+use core_affinity::CoreId;
 
 /// What sysfs says of one CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +91,65 @@ pub fn node_of_interface(name: &str) -> Option<usize> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
+/// The NUMA node of a CPU, where the kernel knows it.
+#[must_use]
+pub fn node_of(core: usize) -> Option<usize> {
+    read(core).node
+}
+
+/// NUMA nodes of this machine.
+#[must_use]
+pub fn nodes() -> usize {
+    let online = fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
+    list_of_numbers(&online).len().max(1)
+}
+
+/// Does `work` where the memory that it is the first to touch, and what the kernel allocates for
+/// it, lies near `core`: in a thread on that core. With one node it makes no difference, so nothing
+/// is done about it.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn near<T: Send>(core: usize, nodes: usize, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if nodes < 2 {
+        return Ok(work());
+    }
+    thread::scope(|scope| {
+        let there = move || {
+            // A core that this process may not use: the worker says so when it is pinned.
+            let _pinned = core_affinity::set_for_current(CoreId { id: core });
+            work()
+        };
+        let thread = thread::Builder::new().spawn_scoped(scope, there)?;
+        thread
+            .join()
+            .or_else(|panicked| panic::resume_unwind(panicked))
+    })
+}
+
+/// Warnings about workers that are on another node than a port: each frame crosses over to them.
+#[must_use]
+pub fn far(ports: &[(&str, Option<usize>)], workers: &[(usize, Option<usize>)]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, port_node) in ports {
+        let Some(port_node) = port_node else {
+            continue;
+        };
+        let away = (0..).zip(workers).filter_map(|(number, (core, node))| {
+            let node: usize = (*node).filter(|node| node != port_node)?;
+            Some(format!("worker {number} (core {core}) on node {node}"))
+        });
+        let away: Vec<String> = away.collect();
+        if !away.is_empty() {
+            warnings.push(format!(
+                "port {name} is on NUMA node {port_node}, but {} (give `cores` of its node)",
+                away.join(", ")
+            ));
+        }
+    }
+    warnings
+}
+
 /// The kernel's list format: `0-3,8`.
 fn list_of_numbers(list: &str) -> BTreeSet<usize> {
     let range = |part: &str| {
@@ -127,6 +191,33 @@ mod tests {
         assert_eq!(automatic(8, 4), 4);
         assert_eq!(automatic(2, 4), 1);
         assert_eq!(automatic(1, 1), 1);
+    }
+
+    #[test]
+    fn with_one_node_nothing_moves_and_with_two_the_work_is_done_on_its_core() {
+        let here = thread::current().id();
+        let allowed = || rustix::thread::sched_getaffinity(None).map(|set| set.count());
+        let look = || (thread::current().id(), allowed());
+        let before = allowed();
+        assert_eq!(near(0, 1, look).ok(), Some((here, before)));
+        let core = available().first().map_or(0, |cpu| cpu.number);
+        let there = near(core, 2, look).ok();
+        assert!(there.is_some_and(|(thread, count)| thread != here && count == Ok(1)));
+        assert_eq!(allowed(), before, "the caller stays where it was");
+        assert!(nodes() >= 1);
+    }
+
+    #[test]
+    fn workers_on_another_node_than_a_port_are_told() {
+        let workers = [(2, Some(0)), (9, Some(1)), (10, None)];
+        assert_eq!(
+            far(&[("wan0", Some(0)), ("lan0", None)], &workers),
+            [
+                "port wan0 is on NUMA node 0, but worker 1 (core 9) on node 1 (give `cores` of its \
+                 node)"
+            ]
+        );
+        assert!(far(&[("wan0", Some(0))], &workers[..1]).is_empty());
     }
 
     #[test]

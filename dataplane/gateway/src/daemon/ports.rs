@@ -5,11 +5,12 @@ use std::fmt;
 
 use crate::config::{Dataplane, PortConfig};
 use crate::control::protocol::Choice;
+use crate::daemon::cores;
 use crate::port::settings::{Checksum, XdpMode};
 use crate::port::xdp::offload::Offloads;
 use crate::port::xdp::probe::Facts;
 use crate::port::xdp::program::{AttachMode, Entry, SteerProgram, SteerSettings};
-use crate::port::xdp::{self, Attachment, Opening, PortError, XdpPort};
+use crate::port::xdp::{self, Attachment, Napi, Opening, PortError, XdpPort};
 use crate::route::PortIndex;
 
 /// One open port: its program and what was chosen. Its sockets belong to the workers.
@@ -24,9 +25,44 @@ pub struct OpenPort {
     pub program_id: u32,
     /// Checksums are completed on receipt.
     pub complete_checksums: bool,
-    /// Automatic choices.
+    /// Automatic choices at the start.
     pub choices: Vec<Choice>,
+    /// With busy polling: what each queue polls.
+    polled: Vec<Napi>,
     _offloads: Offloads,
+}
+
+impl OpenPort {
+    /// The choices as they are now: whether busy polling polls shows with the first frames.
+    #[must_use]
+    pub fn choices_now(&self) -> Vec<Choice> {
+        let mut choices = self.choices.clone();
+        let told = polling(&self.polled, &self.facts.driver);
+        for choice in &mut choices {
+            if choice.what == "busy_poll"
+                && let Some((got, why)) = &told
+            {
+                choice.got = (*got).to_owned();
+                choice.why = format!("{why}; {}", choice.why);
+            }
+        }
+        choices
+    }
+}
+
+/// What became of busy polling on queues of that driver, and why. Nothing without frames.
+fn polling(queues: &[Napi], driver: &str) -> Option<(&'static str, String)> {
+    let numbers: Vec<u32> = queues.iter().filter_map(Napi::number).collect();
+    let polled = numbers.iter().filter(|number| **number > 0).count();
+    if numbers.is_empty() {
+        return None;
+    }
+    if polled == 0 {
+        let why = format!("{driver} tells this kernel no NAPI to poll: interrupts go on");
+        return Some(("off", why));
+    }
+    let total = queues.len();
+    Some(("on", format!("{polled} of {total} queues are polled")))
 }
 
 /// One socket, with its queue's number.
@@ -48,7 +84,8 @@ pub fn probe(ports: &[PortConfig]) -> Result<Vec<Facts>, PortError> {
 }
 
 /// Attaches the program of one port and opens a socket on each of its queues. The program gets the
-/// sockets, but no tables yet: everything passes to the kernel until they come.
+/// sockets, but no tables yet: everything passes to the kernel until they come. `cores`: those of
+/// the workers.
 ///
 /// # Errors
 /// One clear line.
@@ -57,6 +94,7 @@ pub fn open(
     config: &PortConfig,
     facts: Facts,
     dataplane: &Dataplane,
+    cores: &[usize],
 ) -> Result<(OpenPort, Vec<OpenQueue>), String> {
     facts.check_frames(dataplane.umem).map_err(text)?;
     let mut choices = Vec::new();
@@ -80,7 +118,7 @@ pub fn open(
     });
     let (offloads, switched) = Offloads::switch_off(&config.name, attachment).map_err(text)?;
     choices.extend(switched.iter().map(choice));
-    let mut open = Vec::new();
+    let (mut open, mut polled) = (Vec::new(), Vec::new());
     for queue in 0..queues {
         let opening = Opening {
             interface: &config.name,
@@ -89,15 +127,17 @@ pub fn open(
             zero_copy: dataplane.zero_copy,
             rings: dataplane.rings,
             umem: dataplane.umem,
+            busy_poll: dataplane.busy_poll,
             frags: entry == Entry::Frags,
         };
-        let (socket, chosen) = XdpPort::open(&opening).map_err(text)?;
+        let (socket, chosen) = open_near(&opening, cores)?;
         if queue == 0 {
             choices.extend(chosen.iter().map(choice));
         }
         program
             .insert_socket(queue, socket_of(&socket))
             .map_err(text)?;
+        polled.extend(socket.polled());
         open.push(OpenQueue {
             port: index,
             queue,
@@ -114,9 +154,20 @@ pub fn open(
         program_id,
         complete_checksums,
         choices,
+        polled,
         _offloads: offloads,
     };
     Ok((port, open))
+}
+
+/// Opens a socket whose memory lies near the core of the worker that serves it.
+fn open_near(
+    opening: &Opening<'_>,
+    cores: &[usize],
+) -> Result<(XdpPort, Vec<xdp::Choice>), String> {
+    let core = cores[opening.queue as usize % cores.len()];
+    let opened = cores::near(core, cores::nodes(), || XdpPort::open(opening));
+    opened.map_err(text)?.map_err(text)
 }
 
 fn socket_of(socket: &XdpPort) -> std::os::fd::BorrowedFd<'_> {

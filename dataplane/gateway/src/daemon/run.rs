@@ -52,6 +52,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let _only = start::be_the_only_one()?;
     let facts = ports::probe(&config.ports).map_err(Refusal::of)?;
     let cores = start::choose_cores(&config, &facts)?;
+    start::check_huge_pages(&config, &facts)?;
     let parameters = std::mem::take(&mut config.sas);
     let (mut numbers, starts) = Numbers::open(&config, &parameters)?;
     let sas = assembly::sas(parameters, &config.policies, &starts, ORIGIN).map_err(Refusal::of)?;
@@ -63,7 +64,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let mirror = mirror.await.map_err(Refusal::of)?;
     let shared = share(&config, &facts, &sas, &mirror, cores.len())?;
     let guard = start::load_guard(&config, &sas, print)?;
-    let (open, queues) = start::open_ports(&config, facts, print)?;
+    let (open, queues) = start::open_ports(&config, facts, &cores, print)?;
     let exchange: Arc<LiveExchange> = Arc::new(Exchange::new(cores.len()).map_err(Refusal::of)?);
     let next_hops = (config.dataplane.forwarding == Forwarding::Kernel)
         .then(|| Arc::new(ArrayQueue::<NextHop>::new(NEIGHBOR_REQUESTS)));
@@ -81,6 +82,7 @@ async fn live(mut config: Config, print: Print) -> Result<(), Refusal> {
     let crew = Crew::start(&cores, queues, links, &config.dataplane, &around);
     let crew = crew.map_err(Refusal::of)?;
     start::say_cores(&crew, &cores, print);
+    start::say_far(&config, &cores, print);
     let running = Rc::new(start::running(
         &config,
         &shared,

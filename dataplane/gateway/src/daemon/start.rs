@@ -20,6 +20,7 @@ use crate::daemon::refusal::{Print, Refusal};
 use crate::daemon::workers::{Crew, LiveExchange};
 use crate::netlink::guard::{Guard, GuardParameters, PortSide};
 use crate::port::host::{HostCounters, HostLink, HostPort};
+use crate::port::xdp::huge_pages::Pool;
 use crate::port::xdp::probe::Facts;
 use crate::route::PortIndex;
 use crate::snapshot::{PortFacts, broadcasts};
@@ -68,15 +69,46 @@ pub(super) fn choose_cores(config: &Config, facts: &[Facts]) -> Result<Vec<usize
     Ok(chosen)
 }
 
+/// Refuses packet memory for which the machine has too few huge pages.
+pub(super) fn check_huge_pages(config: &Config, facts: &[Facts]) -> Result<(), Refusal> {
+    let umem = config.dataplane.umem;
+    if !umem.huge_pages {
+        return Ok(());
+    }
+    let sockets = facts.iter().map(|facts| u64::from(facts.receive_queues));
+    let pool = Pool::of_machine().map_err(Refusal::of)?;
+    let needed = pool.check(umem, sockets.sum());
+    needed.map(drop).map_err(Refusal::of)
+}
+
 pub(super) fn say_cores(crew: &Crew, cores: &[usize], print: Print) {
     for (number, (pinned, core)) in crew.cores.iter().zip(cores).enumerate() {
         match pinned {
-            Some(core) => print(&format!("worker {number}: core {core}")),
+            Some(core) => {
+                let node = cores::node_of(*core).map(|node| format!(", NUMA node {node}"));
+                let node = node.unwrap_or_default();
+                print(&format!("worker {number}: core {core}{node}"));
+            }
             None => print(&format!(
                 "warning: worker {number} could not be pinned to core {core} (is it online and \
                  allowed?)"
             )),
         }
+    }
+}
+
+/// Warns of workers that are far from a port.
+pub(super) fn say_far(config: &Config, cores: &[usize], print: Print) {
+    let ports = config.ports.iter().map(|port| port.name.as_str());
+    let ports: Vec<_> = ports
+        .map(|name| (name, cores::node_of_interface(name)))
+        .collect();
+    let workers: Vec<_> = cores
+        .iter()
+        .map(|core| (*core, cores::node_of(*core)))
+        .collect();
+    for warning in cores::far(&ports, &workers) {
+        print(&format!("warning: {warning}"));
     }
 }
 
@@ -186,13 +218,14 @@ pub(super) fn guard_with<T>(
 pub(super) fn open_ports(
     config: &Config,
     facts: Vec<Facts>,
+    cores: &[usize],
     print: Print,
 ) -> Result<(Vec<OpenPort>, Vec<OpenQueue>), Refusal> {
     let mut open = Vec::new();
     let mut queues = Vec::new();
     for (index, (port, facts)) in (0..).zip(config.ports.iter().zip(facts)) {
-        let (port, of_port) =
-            ports::open(PortIndex(index), port, facts, &config.dataplane).map_err(Refusal::of)?;
+        let (port, of_port) = ports::open(PortIndex(index), port, facts, &config.dataplane, cores)
+            .map_err(Refusal::of)?;
         open.push(port);
         queues.extend(of_port);
     }
@@ -206,10 +239,20 @@ pub(super) fn open_ports(
     }
     let umem = config.dataplane.umem;
     let bytes = queues.len() as u64 * u64::from(umem.frames) * u64::from(umem.frame_size);
+    let pages = if umem.huge_pages {
+        ", in huge pages"
+    } else {
+        ""
+    };
+    // Tiny memory is not said to be none.
+    let (amount, unit) = if bytes < 1 << 20 {
+        (bytes >> 10, "KiB")
+    } else {
+        (bytes >> 20, "MiB")
+    };
+    let sockets = queues.len();
     print(&format!(
-        "packet memory: {} MiB in {} sockets",
-        bytes >> 20,
-        queues.len()
+        "packet memory: {amount} {unit} in {sockets} sockets{pages}"
     ));
     Ok((open, queues))
 }

@@ -86,6 +86,17 @@ pub enum PortError {
         /// Why there is none.
         why: String,
     },
+    /// Busy polling was demanded.
+    #[error(
+        "{name}: busy_poll: the kernel refuses: {why} (grant CAP_NET_ADMIN, take a kernel with \
+         CONFIG_NET_RX_BUSY_POLL=y, or leave busy_poll out)"
+    )]
+    BusyPoll {
+        /// The interface.
+        name: String,
+        /// The kernel's word.
+        why: String,
+    },
     /// A refusal of the kernel that has a known cause.
     #[error("{name}: {what}: {why} ({remedy})")]
     Refused {
@@ -156,6 +167,20 @@ pub fn explain(operation: Operation, name: &str, error: &io::Error) -> PortError
             what,
             why: error.to_string(),
         },
+    }
+}
+
+/// The line for `error`, met when mapping packet memory in huge pages on `name`.
+#[must_use]
+pub(super) fn explain_huge_pages(name: &str, error: &io::Error) -> PortError {
+    if Errno::from_io_error(error) != Some(Errno::NOMEM) {
+        return explain(Operation::Memory, name, error);
+    }
+    PortError::Refused {
+        name: name.to_owned(),
+        what: "making packet memory",
+        why: "no huge pages are left",
+        remedy: "raise the sysctl vm.nr_hugepages, or umem.huge_pages = false",
     }
 }
 

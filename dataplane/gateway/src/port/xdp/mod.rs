@@ -6,7 +6,7 @@
 //! a [`Choice`], printed at start and shown by `port list`.
 //!
 //! Unsafe code stays in `frame` (the bytes of a token), `umem` (where they are), `rings` (who owns
-//! them) and `socket` (opening one).
+//! them), `options` (of sockets) and `socket` (opening one).
 
 pub mod steer;
 
@@ -28,7 +28,13 @@ mod gather;
 
 pub mod diagnose;
 
+pub mod huge_pages;
+
 mod umem;
+
+mod napi;
+
+mod options;
 
 mod rings;
 
@@ -41,6 +47,7 @@ pub mod offload;
 mod socket;
 
 pub use diagnose::PortError;
+pub use napi::Napi;
 pub use program::AttachMode as Attachment;
 pub use queue::Kicks;
 pub use socket::{Opening, Statistics, XdpPort};

@@ -24,6 +24,8 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, TxQueue};
 
 use super::frame::{Outgoing, Piece, Slot};
+use super::napi::Napi;
+use super::options;
 use super::umem::Memory;
 use super::wakeup::Answer;
 
@@ -75,6 +77,8 @@ pub(super) struct KernelQueues {
     receive: RxQueue,
     transmit: TxQueue,
     transmit_size: u32,
+    /// With busy polling: what a look at an empty receive ring has the kernel poll first.
+    polled: Option<Napi>,
     /// Descriptors on their way, kept to spare allocating them.
     staged: Vec<FrameDesc>,
     /// Last: the memory stays mapped until the socket is closed.
@@ -94,9 +98,24 @@ impl KernelQueues {
             receive,
             transmit,
             transmit_size,
+            polled: None,
             staged: Vec::with_capacity(memory.frames()),
             memory,
         }
+    }
+
+    /// From now on the worker drives the NIC. `known`: the number of its NAPI, if not 0.
+    pub(super) fn poll_busily(&mut self, known: u32) {
+        let napi = Napi::default();
+        if known > 0 {
+            napi.learn(|| known);
+        }
+        self.polled = Some(napi);
+    }
+
+    /// What it drives.
+    pub(super) const fn polled(&self) -> Option<&Napi> {
+        self.polled.as_ref()
     }
 
     /// The socket.
@@ -108,6 +127,28 @@ impl KernelQueues {
     /// What the kernel counted on this socket.
     pub(super) fn statistics(&self) -> io::Result<xsk_rs::socket::XdpStatistics> {
         self.receive.fd().xdp_statistics()
+    }
+
+    /// Takes what waits in the receive ring, as much as `arrived` has room for.
+    fn consume(&mut self, arrived: &mut [FrameDesc]) -> usize {
+        // SAFETY: the descriptors are written, not read; the ring is that of this UMEM.
+        unsafe { self.receive.consume(arrived) }
+    }
+
+    /// With busy polling, what comes when nothing waited. `waited`: frames that did.
+    fn poll_for(&mut self, arrived: &mut [FrameDesc], waited: usize) -> usize {
+        if waited > 0 || !self.polled.as_ref().is_some_and(Napi::may_be_polled) {
+            return waited;
+        }
+        options::poll_once(self.descriptor());
+        self.consume(arrived)
+    }
+
+    /// With busy polling, what the first frame tells.
+    fn learn(&self) {
+        if let Some(napi) = &self.polled {
+            napi.learn(|| options::napi_of(self.descriptor()));
+        }
     }
 
     /// Keeps the memory mapped for ever: somebody still holds a frame of it.
@@ -154,9 +195,12 @@ impl Queues for KernelQueues {
 
     fn receive(&mut self, limit: usize, pieces: &mut ArrayVec<Piece, BATCH>) {
         let mut arrived = [FrameDesc::default(); BATCH];
-        let limit = limit.min(BATCH);
-        // SAFETY: the descriptors are written, not read; the ring is that of this UMEM.
-        let count = unsafe { self.receive.consume(&mut arrived[..limit]) };
+        let arrived = &mut arrived[..limit.min(BATCH)];
+        let count = self.consume(arrived);
+        let count = self.poll_for(arrived, count);
+        if count > 0 {
+            self.learn();
+        }
         for descriptor in &mut arrived[..count] {
             pieces.push(self.memory.arrived(descriptor));
         }
@@ -181,7 +225,7 @@ impl Queues for KernelQueues {
         let mut total = 0;
         let mut sent = [FrameDesc::default(); BATCH];
         loop {
-            // SAFETY: as in `receive`.
+            // SAFETY: as in `consume`.
             let count = unsafe { self.completion.consume(&mut sent) };
             for descriptor in &sent[..count] {
                 free.push(self.memory.returned(descriptor));

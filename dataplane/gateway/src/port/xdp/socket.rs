@@ -1,11 +1,8 @@
 //! Opening a socket, with its fall-backs, and the port that it becomes.
-#![expect(
-    unsafe_code,
-    reason = "one constructor of xsk-rs and one socket option need it"
-)]
+#![expect(unsafe_code, reason = "one constructor of xsk-rs needs it")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,20 +13,18 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, SocketConfig};
 use super::Choice;
 use super::diagnose::{self, Operation, PortError, cause};
 use super::frame::{Received, Slot, Transmit};
+use super::napi::Napi;
+use super::options;
 use super::program::AttachMode;
 use super::queue::{Kicks, Queue};
 use super::rings::KernelQueues;
 use super::umem::Memory;
-use super::wakeup::DESCRIPTORS_PER_KICK;
-use crate::port::settings::{Rings, Umem, ZeroCopy};
+use crate::port::settings::{BusyPoll, Rings, Umem, ZeroCopy};
 use crate::port::{Burst, Ledger, Losses, Port};
 
 /// How long a bind is repeated while the queue is still held: the kernel frees the socket of a
 /// process that ended a moment ago only after a grace period.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
-
-/// SOL_XDP's option for descriptors per kick, Linux 6.17 (include/uapi/linux/if_xdp.h).
-const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// What a socket is to be.
 #[derive(Clone, Debug)]
@@ -46,6 +41,8 @@ pub struct Opening<'a> {
     pub rings: Rings,
     /// Packet memory.
     pub umem: Umem,
+    /// Busy polling; none: interrupts.
+    pub busy_poll: Option<BusyPoll>,
     /// Packets of several frames; the program must be one for `frags`, the kernel at least 6.6.
     pub frags: bool,
 }
@@ -98,8 +95,17 @@ impl XdpPort {
 
     fn open_once(opening: &Opening<'_>) -> Result<(Self, Vec<Choice>), OpenError> {
         let mut choices = Vec::new();
-        let (queues, slots) = bind_with_fall_back(opening, &mut choices)?;
-        choices.push(raise_budget(&queues, opening.rings.tx));
+        let (mut queues, slots) = bind_with_fall_back(opening, &mut choices)?;
+        choices.push(options::raise_budget(queues.descriptor(), opening.rings.tx));
+        if let Some(asked) = opening.busy_poll {
+            let (socket, name) = (queues.descriptor(), opening.interface);
+            let polled = options::poll_busily(socket, asked, opening.attachment, name);
+            let (on, choice) = polled.map_err(OpenError::NoBusyPoll)?;
+            if on {
+                queues.poll_busily(options::napi_of(queues.descriptor()));
+            }
+            choices.push(choice);
+        }
         let queue = Queue::new(queues, slots, opening.frags);
         Ok((Self { queue }, choices))
     }
@@ -119,6 +125,12 @@ impl XdpPort {
             tx_ring_empty: kernel.tx_ring_empty_descs(),
             kicks: self.queue.kicks(),
         })
+    }
+
+    /// With busy polling: what is polled.
+    #[must_use]
+    pub fn polled(&self) -> Option<Napi> {
+        self.queue.queues().polled().cloned()
     }
 
     /// The socket, for the program's map.
@@ -184,6 +196,7 @@ impl Port for XdpPort {
 enum OpenError {
     At(Operation, io::Error),
     NoZeroCopy(String),
+    NoBusyPoll(io::Error),
 }
 
 impl OpenError {
@@ -196,11 +209,18 @@ impl OpenError {
         match self {
             Self::At(operation, error) => {
                 let name = format!("{} queue {}", opening.interface, opening.queue);
+                if opening.umem.huge_pages && matches!(operation, Operation::Memory) {
+                    return diagnose::explain_huge_pages(&name, error);
+                }
                 diagnose::explain(*operation, &name, error)
             }
             Self::NoZeroCopy(why) => PortError::ZeroCopy {
                 name: opening.interface.to_owned(),
                 why: why.clone(),
+            },
+            Self::NoBusyPoll(error) => PortError::BusyPoll {
+                name: opening.interface.to_owned(),
+                why: error.to_string(),
             },
         }
     }
@@ -280,34 +300,4 @@ fn bind(opening: &Opening<'_>, copy: BindFlags) -> Result<Bound, OpenError> {
     };
     let queues = KernelQueues::new((transmit, receive), rings, opening.rings.tx, memory);
     Ok((queues, slots))
-}
-
-/// Has one kick send the whole ring, where the kernel can (6.17).
-fn raise_budget(queues: &KernelQueues, ring: u32) -> Choice {
-    let size = libc::socklen_t::try_from(size_of::<u32>()).unwrap_or(4);
-    // SAFETY: the option reads `size` bytes at `ring`, which lives until the call returns.
-    let status = unsafe {
-        libc::setsockopt(
-            queues.descriptor().as_raw_fd(),
-            libc::SOL_XDP,
-            XDP_MAX_TX_SKB_BUDGET,
-            (&raw const ring).cast(),
-            size,
-        )
-    };
-    let (got, why) = if status == 0 {
-        ("the ring", "one kick sends all, in copy mode".to_owned())
-    } else {
-        let why = format!(
-            "{DESCRIPTORS_PER_KICK} descriptors a kick in copy mode: {}",
-            io::Error::last_os_error()
-        );
-        ("the kernel's", why)
-    };
-    Choice {
-        what: "kick budget",
-        asked: "auto",
-        got,
-        why,
-    }
 }
