@@ -91,22 +91,45 @@ pub(super) fn side_by_side<const N: usize>(mut registers: [&mut __m128i; N]) {
 /// same time.
 pub(super) struct LongestFirst(ArrayVec<usize, BATCH>);
 
+/// Bits of a number for the place; what is left is for the length.
+const PLACE: u32 = BATCH.next_power_of_two().trailing_zeros();
+
+/// All longer lengths count as this.
+const LONGEST: u16 = u16::MAX >> PLACE;
+
 impl LongestFirst {
     /// Of at most [`BATCH`] lengths.
     #[inline]
     pub(super) fn of(lengths: impl Iterator<Item = usize>) -> Self {
-        let mut order = Self(ArrayVec::new());
-        for (place, length) in lengths.enumerate() {
-            order.0.push(length * BATCH + place);
+        let mut order = ArrayVec::new();
+        // Lengths with their places, so that no two are the same.
+        let mut numbers = [0; BATCH];
+        let (mut first, mut same) = (None, true);
+        for ((place, number), length) in (0_u16..).zip(&mut numbers).zip(lengths) {
+            same &= *first.get_or_insert(length) == length;
+            let length = u16::try_from(length).unwrap_or(LONGEST).min(LONGEST);
+            *number = length << PLACE | place;
+            order.push(usize::from(place));
         }
-        if !order.0.is_sorted() {
-            order.0.sort_unstable();
+        if same {
+            return Self(order);
         }
-        order
+        // For each of them, how many are longer: comparisons without a branch, many at once, which
+        // take less time than to guess wrong at a few.
+        let mut longer = [0_u16; BATCH];
+        for number in &numbers[..order.len()] {
+            for (count, other) in longer.iter_mut().zip(&numbers) {
+                *count += u16::from(number > other);
+            }
+        }
+        for (place, count) in longer.iter().take(order.len()).enumerate() {
+            order[usize::from(*count)] = place;
+        }
+        Self(order)
     }
 
     #[inline]
     pub(super) fn places(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().rev().map(|number| number % BATCH)
+        self.0.iter().copied()
     }
 }
