@@ -32,13 +32,16 @@ const HEADER: usize = 8;
 
 /// What is measured. Another suite takes a line here; without a cipher in [`reference`] its
 /// reference is the libraries.
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 9] = [
     aead(Encryption::AesGcm { bits: 128, icv: 16 }),
     aead(Encryption::AesGcm { bits: 256, icv: 16 }),
     separate(Encryption::Null, Integrity::Sha1_96),
     separate(Encryption::Null, Integrity::Sha256_128),
     separate(Encryption::AesCbc { bits: 128 }, Integrity::Sha1_96),
     separate(Encryption::AesCbc { bits: 128 }, Integrity::Sha256_128),
+    separate(Encryption::AesCtr { bits: 128 }, Integrity::Sha1_96),
+    separate(Encryption::AesCtr { bits: 128 }, Integrity::Sha256_128),
+    aead(Encryption::AesGmac { bits: 128 }),
 ];
 
 const fn aead(encryption: Encryption) -> Suite {

@@ -62,15 +62,18 @@ pub fn icv(transform: &Transform, packet: &Packet<'_>) -> Option<[u8; ICV_LENGTH
     };
     let icv = match &transform.keys {
         Keys::Separate(keys) => keys.mac().over(&mut pieces),
-        Keys::Gmac(key) => {
-            let tag = key.over(front.get(ah::LENGTH..)?, &mut pieces)?;
-            let mut icv = [0; ICV_LENGTH];
-            icv[..tag.len()].copy_from_slice(&tag);
-            icv
-        }
+        Keys::Gmac(key) => widened(key.over(front.get(ah::LENGTH..)?, &mut pieces)?),
+        #[cfg(target_arch = "x86_64")]
+        Keys::AhGmac(key) => widened(key.over(front.get(ah::LENGTH..)?, &mut pieces)?),
         _ => return None,
     };
     covered.map(|()| icv)
+}
+
+fn widened(tag: [u8; 16]) -> [u8; ICV_LENGTH] {
+    let mut icv = [0; ICV_LENGTH];
+    icv[..tag.len()].copy_from_slice(&tag);
+    icv
 }
 
 /// Where in an AH header of this suite the ICV proper lies.

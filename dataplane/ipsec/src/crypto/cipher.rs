@@ -10,7 +10,7 @@ use cbc::cipher::{array::Array, consts::U16};
 use des::TdesEde3;
 
 #[cfg(target_arch = "x86_64")]
-use super::multibuffer::CbcKey;
+use super::multibuffer::{CbcKey, CtrKey};
 use super::parts::nonce;
 use super::suite::{Encryption, SALT_LENGTH, SuiteError};
 use super::{Backend, KeyError};
@@ -33,6 +33,9 @@ pub(super) enum Cipher {
     Own192(Box<CbcKey<13>>),
     #[cfg(target_arch = "x86_64")]
     Own256(Box<CbcKey<15>>),
+    /// AES-CTR there.
+    #[cfg(target_arch = "x86_64")]
+    OwnCtr(Box<CtrKey>),
 }
 
 impl Cipher {
@@ -54,6 +57,10 @@ impl Cipher {
                 _ => CbcKey::new(form, key).map(Self::Own256),
             };
             return cipher.ok_or(wrong);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(form), Encryption::AesCtr { .. }) = (backend.0, encryption) {
+            return CtrKey::new(form, key).map(Self::OwnCtr).ok_or(wrong);
         }
         let cipher = match encryption {
             Encryption::Null => Some(Self::Null(Sealed::new(Null))),
@@ -83,12 +90,12 @@ impl Cipher {
             Self::Ctr256(cipher) => cipher.encrypt(iv, text),
             Self::TripleDes(cipher) => cipher.encrypt(iv, text),
             #[cfg(target_arch = "x86_64")]
-            Self::Own128(_) | Self::Own192(_) | Self::Own256(_) => None,
+            Self::Own128(_) | Self::Own192(_) | Self::Own256(_) | Self::OwnCtr(_) => None,
         }
     }
 
     /// Decrypts what stands behind the IV in `source` to `text`, which is as long. `None` when a
-    /// length is wrong.
+    /// length is wrong, or where a kernel of our own takes many packets at once.
     pub(super) fn decrypt(&self, source: &[u8], iv: usize, text: &mut [u8]) -> Option<()> {
         let (iv, cipher) = source.split_at_checked(iv)?;
         match self {
@@ -106,6 +113,8 @@ impl Cipher {
             Self::Own192(key) => key.decrypt(source, text),
             #[cfg(target_arch = "x86_64")]
             Self::Own256(key) => key.decrypt(source, text),
+            #[cfg(target_arch = "x86_64")]
+            Self::OwnCtr(_) => None,
         }
     }
 }

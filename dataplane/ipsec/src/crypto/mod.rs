@@ -44,8 +44,9 @@ pub struct Transform {
     keys: Keys,
 }
 
-/// Whose code does AES-GCM, AES-CBC, HMAC-SHA1 and HMAC-SHA256: kernels of our own, or the
-/// libraries. (The HMACs want SHA-NI besides; without, they are the libraries' everywhere.)
+/// Whose code does AES-GCM, AES-GMAC, AES-CBC, AES-CTR, HMAC-SHA1 and HMAC-SHA256: kernels of our
+/// own, or the libraries. (The HMACs want SHA-NI besides; without, they are the libraries'
+/// everywhere.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend(#[cfg(target_arch = "x86_64")] Option<multibuffer::Form>);
 
@@ -80,7 +81,7 @@ impl Backend {
     /// Whose code does each family of algorithms: what [`Self::name`] says, `sha-ni`, `ring`, or
     /// `library`.
     #[must_use]
-    pub fn by_family(self) -> [(&'static str, &'static str); 5] {
+    pub fn by_family(self) -> [(&'static str, &'static str); 7] {
         let own = self.name();
         #[cfg(target_arch = "x86_64")]
         let sha = self.0.is_some() && multibuffer::Sha::found().is_some();
@@ -88,7 +89,9 @@ impl Backend {
         let sha = false;
         [
             ("aes-gcm", own),
+            ("aes-gmac", own),
             ("aes-cbc", own),
+            ("aes-ctr", own),
             (
                 "hmac-sha1 hmac-sha256",
                 if sha { "sha-ni" } else { "library" },
@@ -107,8 +110,13 @@ enum Keys {
     /// AES-GCM where the CPU has what our own kernels take.
     #[cfg(target_arch = "x86_64")]
     Own(multibuffer::AesGcm),
+    /// AES-GMAC in ESP there.
+    #[cfg(target_arch = "x86_64")]
+    EspGmac(multibuffer::AesGcm),
     /// AES-GMAC in AH: [`ah`] alone takes it, [`seal`] and [`open`] refuse.
     Gmac(Gcm),
+    #[cfg(target_arch = "x86_64")]
+    AhGmac(multibuffer::AesGcm),
 }
 
 /// A key that the suite cannot take. Never shows the key.
@@ -169,11 +177,16 @@ impl Transform {
         }
         check_lengths(suite, encryption_key, integrity_key)?;
         let keys = match suite.encryption {
-            _ if esp.is_err() => Keys::Gmac(gmac(suite, integrity_key)?),
+            _ if esp.is_err() => gmac(backend, suite, integrity_key)?,
             #[cfg(target_arch = "x86_64")]
             Encryption::AesGcm { .. } if backend.0.is_some() => {
                 let (form, key) = (backend.0, encryption_key.expose());
                 Keys::Own(multibuffer::AesGcm::new(form, suite.encryption, key)?)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Encryption::AesGmac { .. } if backend.0.is_some() => {
+                let (form, key) = (backend.0, encryption_key.expose());
+                Keys::EspGmac(multibuffer::AesGcm::new(form, suite.encryption, key)?)
             }
             Encryption::AesGcm {
                 icv: 16,
@@ -211,11 +224,19 @@ impl Transform {
 
 /// The key of AES-GMAC in AH, the one suite of AH that ESP does not have.
 //= T151 (RFC 4543 section 4)
-fn gmac(suite: Suite, key: &Secret) -> Result<Gcm, KeyError> {
-    match suite.integrity {
-        Some(Integrity::AesGmac { bits }) => Gcm::new(Encryption::AesGmac { bits }, key.expose()),
-        _ => Err(SuiteError::IntegrityMissing.into()),
+fn gmac(backend: Backend, suite: Suite, key: &Secret) -> Result<Keys, KeyError> {
+    let Some(Integrity::AesGmac { bits }) = suite.integrity else {
+        return Err(SuiteError::IntegrityMissing.into());
+    };
+    let encryption = Encryption::AesGmac { bits };
+    #[cfg(target_arch = "x86_64")]
+    if backend.0.is_some() {
+        let key = multibuffer::AesGcm::new(backend.0, encryption, key.expose())?;
+        return Ok(Keys::AhGmac(key));
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = backend;
+    Gcm::new(encryption, key.expose()).map(Keys::Gmac)
 }
 
 //= T19 T20 T154 (RFC 2403 section 3, RFC 2404 section 3, RFC 4868 section 2.1.1, RFC 3566)
@@ -282,7 +303,9 @@ pub fn seal(jobs: &mut [SealJob<'_>]) {
             Some(Keys::Gcm(_)) => gcm::seal(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::seal(group),
-            Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.destination.fill(0)),
+            #[cfg(target_arch = "x86_64")]
+            Some(Keys::EspGmac(_)) => multibuffer::seal_gmac(group),
+            Some(_) => group.iter_mut().for_each(|job| job.destination.fill(0)),
             None => {}
         }
     }
@@ -301,7 +324,9 @@ pub fn open(jobs: &mut [OpenJob<'_>]) {
             Some(Keys::Gcm(_)) => gcm::open(group),
             #[cfg(target_arch = "x86_64")]
             Some(Keys::Own(_)) => multibuffer::open(group),
-            Some(Keys::Gmac(_)) => group.iter_mut().for_each(|job| job.authentic = false),
+            #[cfg(target_arch = "x86_64")]
+            Some(Keys::EspGmac(_)) => multibuffer::open_gmac(group),
+            Some(_) => group.iter_mut().for_each(|job| job.authentic = false),
             None => {}
         }
     }

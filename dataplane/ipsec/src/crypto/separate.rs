@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use super::cipher::Cipher;
 use super::mac::{self, Mac, Signed};
 #[cfg(target_arch = "x86_64")]
-use super::multibuffer::{self, CbcKey, Chain};
+use super::multibuffer::{self, CbcKey, Chain, Counted, CtrKey};
 use super::parts::{HEADER_LENGTH, high_half, open_parts, same, seal_parts};
 use super::suite::Suite;
 use super::{Backend, KeyError, Keys, OpenJob, SealJob, Transform};
@@ -71,7 +71,7 @@ pub(super) fn open(jobs: &mut [OpenJob<'_>]) {
 fn encrypt(jobs: &mut [SealJob<'_>]) {
     // Which of our own kernels has something to do.
     #[cfg(target_arch = "x86_64")]
-    let mut own = [false; 3];
+    let mut own = [false; 4];
     for job in &mut *jobs {
         let Some(keys) = Separate::of(job.transform) else {
             continue;
@@ -83,6 +83,8 @@ fn encrypt(jobs: &mut [SealJob<'_>]) {
             Cipher::Own192(_) => own[1] = true,
             #[cfg(target_arch = "x86_64")]
             Cipher::Own256(_) => own[2] = true,
+            #[cfg(target_arch = "x86_64")]
+            Cipher::OwnCtr(_) => own[3] = true,
             cipher => {
                 let sealed = seal_parts(job.destination, job.source, job.transform.layout)
                     .and_then(|parts| cipher.encrypt(parts.iv, parts.text));
@@ -108,7 +110,40 @@ fn encrypt(jobs: &mut [SealJob<'_>]) {
         run!(0, Own128);
         run!(1, Own192);
         run!(2, Own256);
+        if own[3] {
+            count(jobs);
+        }
     }
+}
+
+/// The key of a job for our own AES-CTR.
+#[cfg(target_arch = "x86_64")]
+fn counting(transform: &Transform) -> Option<&CtrKey> {
+    match &Separate::of(transform)?.cipher {
+        Cipher::OwnCtr(key) => Some(key),
+        _ => None,
+    }
+}
+
+/// Encrypts the jobs of AES-CTR together.
+#[cfg(target_arch = "x86_64")]
+fn count(jobs: &mut [SealJob<'_>]) {
+    let mut texts: ArrayVec<Counted<'_>, BATCH> = ArrayVec::new();
+    for job in jobs {
+        let Some(key) = counting(job.transform) else {
+            continue;
+        };
+        let layout = job.transform.layout;
+        match layout.covered_with(job.destination.len(), job.source.len()) {
+            Some(covered) => {
+                let length = covered - HEADER_LENGTH - layout.iv;
+                let packet = &mut job.destination[HEADER_LENGTH..];
+                texts.extend(key.sealing(job.source, packet, length));
+            }
+            None => job.destination.fill(0),
+        }
+    }
+    multibuffer::encrypt_counted(&mut texts);
 }
 
 /// Encrypts the jobs for which there is a `key`, together.
@@ -193,10 +228,17 @@ fn verify(jobs: &mut [OpenJob<'_>]) {
 }
 
 fn decrypt(jobs: &mut [OpenJob<'_>]) {
+    #[cfg(target_arch = "x86_64")]
+    let mut counted = false;
     for job in jobs.iter_mut().filter(|job| job.authentic) {
         let Some(keys) = Separate::of(job.transform) else {
             continue;
         };
+        #[cfg(target_arch = "x86_64")]
+        if matches!(keys.cipher, Cipher::OwnCtr(_)) {
+            counted = true;
+            continue;
+        }
         let layout = job.transform.layout;
         let opened = open_parts(job.source, layout).and_then(|parts| {
             let text = job.destination.get_mut(..parts.text.len())?;
@@ -205,6 +247,31 @@ fn decrypt(jobs: &mut [OpenJob<'_>]) {
         });
         job.authentic = opened.is_some();
     }
+    #[cfg(target_arch = "x86_64")]
+    if counted {
+        count_back(jobs);
+    }
+}
+
+/// Decrypts the authentic jobs of AES-CTR together.
+#[cfg(target_arch = "x86_64")]
+fn count_back(jobs: &mut [OpenJob<'_>]) {
+    let mut texts: ArrayVec<Counted<'_>, BATCH> = ArrayVec::new();
+    for job in jobs.iter_mut().filter(|job| job.authentic) {
+        let Some(key) = counting(job.transform) else {
+            continue;
+        };
+        let layout = job.transform.layout;
+        let text = layout.covered(job.source.len()).and_then(|covered| {
+            let room = job.destination.len().min(job.source.len());
+            let room = &mut job.destination[..room];
+            let length = covered - HEADER_LENGTH - layout.iv;
+            key.opening(&job.source[HEADER_LENGTH..], room, length)
+        });
+        job.authentic = text.is_some();
+        texts.extend(text);
+    }
+    multibuffer::decrypt_counted(&mut texts);
 }
 
 /// The high half of a 64-bit sequence number stands behind all else that the MAC covers; it does

@@ -72,7 +72,7 @@ pub(crate) fn esp_suites() -> Vec<Suite> {
 }
 
 /// The expanded keys by every code that this machine has for the suite, each with its name. Only
-/// AES-GCM, AES-CBC, HMAC-SHA1 and HMAC-SHA256 have more than one.
+/// AES in its modes, HMAC-SHA1 and HMAC-SHA256 have more than one.
 pub(crate) fn transforms(
     suite: Suite,
     encryption_key: &[u8],
@@ -81,7 +81,10 @@ pub(crate) fn transforms(
     let keys = [encryption_key, integrity_key].map(|key| Secret::new(key.to_vec()));
     let several = matches!(
         suite.encryption,
-        Encryption::AesGcm { .. } | Encryption::AesCbc { .. }
+        Encryption::AesGcm { .. }
+            | Encryption::AesGmac { .. }
+            | Encryption::AesCbc { .. }
+            | Encryption::AesCtr { .. }
     ) || matches!(
         suite.integrity,
         Some(Integrity::Sha1_96 | Integrity::Sha256_128)

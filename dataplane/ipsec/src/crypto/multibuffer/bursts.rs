@@ -5,7 +5,7 @@ use super::super::mac::{self, Mac, Signed};
 use super::super::suite::{Encryption, Integrity, Protocol, Suite};
 use super::super::tests::{bytes, keys, prepared};
 use super::super::{Backend, OpenJob, SealJob, Transform, open, seal};
-use super::{CbcKey, HmacKey, Sha1};
+use super::{CbcKey, CtrKey, HmacKey, Sha1};
 use crate::limits::BATCH;
 use crate::secret::Secret;
 
@@ -14,12 +14,14 @@ const GUARD: u8 = 0x5a;
 
 /// Those suites of which at least one half has a kernel, each half with each.
 fn suites() -> Vec<Suite> {
-    let ciphers = [128, 192, 256].map(|bits| Encryption::AesCbc { bits });
-    let ciphers = ciphers.into_iter().chain([Encryption::Null]);
+    let lengths = [128, 192, 256];
+    let ciphers = lengths.map(|bits| Encryption::AesCbc { bits }).into_iter();
+    let ciphers = ciphers.chain(lengths.map(|bits| Encryption::AesCtr { bits }));
+    let ciphers = ciphers.chain([Encryption::Null]);
     let macs = [Integrity::Sha1_96, Integrity::Sha256_128];
     let both = ciphers.flat_map(|cipher| macs.map(|mac| suite(cipher, mac)));
     let halves = [
-        suite(Encryption::AesCtr { bits: 128 }, Integrity::Sha1_96),
+        suite(Encryption::AesCtr { bits: 128 }, Integrity::Sha512_256),
         suite(Encryption::AesCbc { bits: 128 }, Integrity::Md5_96),
     ];
     both.chain(halves).collect()
@@ -394,4 +396,5 @@ fn a_mac_over_pieces_is_the_mac_over_all() {
 fn keys_of_a_pair_take_little() {
     let one = size_of::<CbcKey<15>>() + size_of::<HmacKey<Sha1>>();
     assert!(2 * one <= 1152, "{one} bytes for each SA");
+    assert!(size_of::<CtrKey>() <= size_of::<CbcKey<11>>());
 }

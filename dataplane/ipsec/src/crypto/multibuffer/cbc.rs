@@ -6,7 +6,7 @@ use core::arch::x86_64::_mm_aesimc_si128;
 use zeroize::ZeroizeOnDrop;
 
 use super::block::{BLOCK, load, store};
-use super::gcm::Form;
+use super::form::Form;
 use super::lanes::{self, Chain};
 use super::material::{self, RoundKeys, rounds};
 use super::{cbc_aesni, cbc_vaes};
@@ -69,7 +69,7 @@ impl<const KEYS: usize> CbcKey<KEYS> {
         if source.len() != BLOCK + text.len() || !text.len().is_multiple_of(BLOCK) {
             return None;
         }
-        let decrypt: unsafe fn(&RoundKeys<KEYS>, &[u8], &mut [u8]) = if self.form.is_paired() {
+        let decrypt: unsafe fn(&RoundKeys<KEYS>, &[u8], &mut [u8]) = if self.form.blocks() > 1 {
             cbc_vaes::decrypt
         } else {
             cbc_aesni::decrypt
@@ -85,7 +85,7 @@ pub(in super::super) fn encrypt<const KEYS: usize>(chains: &mut [Chain<'_, KEYS>
     let Some(form) = chains.first().map(Chain::form) else {
         return;
     };
-    if form.is_paired() {
+    if form.blocks() > 1 {
         // SAFETY: the form exists, so the CPU has what its kernel takes (`Form::all`).
         unsafe { lanes::encrypt(&mut cbc_vaes::Encryption::new(), chains) };
     } else {

@@ -21,6 +21,17 @@ pub(super) struct Sum<V> {
 }
 
 impl<V: Lanes> Sum<V> {
+    /// Of no products.
+    #[inline(always)]
+    pub(super) fn zero(cpu: Cpu<V>) -> Self {
+        let zero = V::zero(cpu);
+        Self {
+            low: zero,
+            cross: zero,
+            high: zero,
+        }
+    }
+
     /// `block` times the power of the hash key, the sum of whose halves is `folded`.
     #[inline(always)]
     pub(super) fn of(block: V, (power, folded): (V, V)) -> Self {

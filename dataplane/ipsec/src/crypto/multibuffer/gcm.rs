@@ -4,78 +4,18 @@ use core::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_cvtsi128_si64, _mm_or_si128, _mm_set_epi64x, _mm_unpackhi_epi64,
     _mm_xor_si128,
 };
-use std::sync::OnceLock;
 
 use super::super::parts::{HEADER_LENGTH, Layout};
 use super::super::suite::{Encryption, SALT_LENGTH, Suite, SuiteError};
-use super::super::{KeyError, Keys, OpenJob, SealJob};
+use super::super::{KeyError, Keys, OpenJob, SealJob, Transform};
 use super::block::{BLOCK, load, store};
-use super::kernel::{Head, crypt};
+use super::field::Sum;
+use super::form::{Form, compiled};
+use super::kernel::{Expanded, Head, crypt};
 use super::material::{Material, rounds};
+use super::mode::{GcmOpen, GcmSeal};
 use super::registers::{Cpu, Lanes};
 use super::text::Text;
-
-/// Code for one kind of CPU. There is a value only where the CPU can run it, which is what makes
-/// calling it safe: [`Form::all`] makes them, nobody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Form(Kind);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Four blocks a register.
-    Avx512,
-    /// Two blocks a register.
-    Vaes,
-    /// One block a register.
-    AesNi,
-}
-
-impl Form {
-    /// What this CPU can run, the best first.
-    pub(in super::super) fn all() -> impl Iterator<Item = Self> {
-        let blocks = is_x86_feature_detected!("aes")
-            && is_x86_feature_detected!("pclmulqdq")
-            && is_x86_feature_detected!("ssse3")
-            && is_x86_feature_detected!("sse4.1");
-        let pairs = blocks
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("vaes")
-            && is_x86_feature_detected!("vpclmulqdq");
-        let fours = pairs
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("bmi2");
-        let forms = [
-            (fours, Kind::Avx512),
-            (pairs, Kind::Vaes),
-            (blocks, Kind::AesNi),
-        ];
-        forms
-            .into_iter()
-            .filter_map(|(runs, kind)| runs.then_some(Self(kind)))
-    }
-
-    /// The form that new keys are expanded for, if this CPU runs one. Found out once.
-    pub(in super::super) fn chosen() -> Option<Self> {
-        static CHOSEN: OnceLock<Option<Form>> = OnceLock::new();
-        *CHOSEN.get_or_init(|| Self::all().next())
-    }
-
-    /// Whether kernels may take two blocks a register.
-    pub(super) const fn is_paired(self) -> bool {
-        matches!(self.0, Kind::Vaes | Kind::Avx512)
-    }
-
-    /// For operators.
-    pub(in super::super) const fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Avx512 => "avx512+vaes",
-            Kind::Vaes => "avx2+vaes",
-            Kind::AesNi => "aes-ni",
-        }
-    }
-}
 
 /// What all packets have in common, for divisions and differences to be made at compile time.
 const LAYOUT: Layout = Layout::of(Suite {
@@ -86,9 +26,10 @@ const LAYOUT: Layout = Layout::of(Suite {
 /// Bytes in front of the text.
 const FRONT: usize = HEADER_LENGTH + LAYOUT.iv;
 
-/// One SA's expanded key and salt.
+/// One SA's expanded key and salt, of AES-GCM or AES-GMAC.
 pub(in super::super) struct AesGcm {
     form: Form,
+    rounds: u8,
     salt: u32,
     material: Box<Material>,
 }
@@ -100,7 +41,7 @@ impl AesGcm {
         encryption: Encryption,
         key: &[u8],
     ) -> Result<Self, KeyError> {
-        let (Some(form), Encryption::AesGcm { .. }) = (form, encryption) else {
+        let Some(form) = form else {
             return Err(SuiteError::Unknown.into());
         };
         let wrong = KeyError::EncryptionLength {
@@ -108,28 +49,65 @@ impl AesGcm {
             wanted: encryption.key_length(),
         };
         let (key, salt) = key.split_last_chunk::<SALT_LENGTH>().ok_or(wrong)?;
-        rounds(key.len()).ok_or(wrong)?;
+        let rounds = rounds(key.len()).ok_or(wrong)?.try_into();
         let mut material = Box::new(Material::empty());
-        let fill: unsafe fn(&mut Material, &[u8]) = match form.0 {
-            Kind::Avx512 => Material::fill::<__m512i>,
-            Kind::Vaes => Material::fill::<__m256i>,
-            Kind::AesNi => Material::fill::<__m128i>,
+        let fill: unsafe fn(&mut Material, &[u8]) = match form.blocks() {
+            4 => Material::fill::<__m512i>,
+            2 => Material::fill::<__m256i>,
+            _ => Material::fill::<__m128i>,
         };
         // SAFETY: every form runs only where AES and PCLMULQDQ are (`Form::all`).
         unsafe { fill(&mut material, key) };
         Ok(Self {
             form,
+            rounds: rounds.map_err(|_| wrong)?,
             salt: u32::from_le_bytes(*salt),
             material,
         })
     }
 
-    /// The keys, if they are for that form.
+    /// The keys, if they are for registers `V`.
     #[inline(always)]
-    fn of(keys: &Keys, form: Form) -> Option<&Self> {
+    fn of<V: Lanes>(keys: &Keys) -> Option<&Self> {
         match keys {
-            Keys::Own(own) if own.form == form => Some(own),
+            Keys::Own(own) if own.form.blocks() == V::COUNT => Some(own),
             _ => None,
+        }
+    }
+
+    pub(super) const fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(super) const fn salt(&self) -> u32 {
+        self.salt
+    }
+
+    /// A block times the hash key.
+    #[inline(always)]
+    pub(super) fn times_hash_key<V: Lanes>(&self, cpu: Cpu<V>, block: __m128i) -> __m128i {
+        let power = load(&self.material.powers[V::POWERS - 1]);
+        let folded = power.xor(power.swapped());
+        Sum::of(block, (power, folded)).reduced(cpu.narrowest())
+    }
+
+    /// What hides the tag of a packet with that counter block, by code for any number of rounds.
+    #[inline(always)]
+    pub(super) fn hiding(&self, cpu: Cpu<__m128i>, nonce: __m128i) -> __m128i {
+        let (keys, rounds) = (&self.material.round_keys, usize::from(self.rounds));
+        let one = <__m128i as Lanes>::only(cpu, block(0, 1)).reversed(cpu);
+        let mut state = nonce.xor(one).xor(load(&keys[0]));
+        for key in &keys[1..rounds] {
+            state = state.round(load(key));
+        }
+        state.last_round(load(&keys[rounds]))
+    }
+
+    #[inline(always)]
+    pub(super) fn expanded(&self) -> Expanded<'_> {
+        Expanded {
+            round_keys: &self.material.round_keys,
+            powers: &self.material.powers,
         }
     }
 
@@ -147,7 +125,7 @@ impl AesGcm {
             ((header, 0), HEADER_LENGTH)
         };
         Some(Head {
-            nonce: block(iv >> 32, u64::from(self.salt) | iv << 32),
+            nonce: nonce(self.salt, iv),
             data: block(data.0, data.1),
             data_length,
         })
@@ -176,7 +154,7 @@ impl AesGcm {
         };
         // SAFETY: source and destination are borrowed for as long as this takes; the payload fits
         // in (`covered_with`), and so does the last block unless it is narrow.
-        let tag = unsafe { crypt::<V, ROUNDS, GROUP, false>(cpu, &self.material, &head, text) };
+        let tag = unsafe { crypt::<V, GcmSeal, ROUNDS, GROUP>(cpu, self.expanded(), &head, text) };
         let icv = room.get_mut(length..)?;
         if let Some(icv) = icv.first_chunk_mut() {
             store(icv, tag);
@@ -217,25 +195,9 @@ impl AesGcm {
         };
         // SAFETY: source and destination are borrowed for as long as this takes; both are as long
         // as the text, and have its last block unless it is narrow.
-        let tag = unsafe { crypt::<V, ROUNDS, GROUP, true>(cpu, &self.material, &head, text) };
+        let tag = unsafe { crypt::<V, GcmOpen, ROUNDS, GROUP>(cpu, self.expanded(), &head, text) };
         let icv = source.get(length..)?;
-        let difference = if let Some(icv) = icv.first_chunk() {
-            // SAFETY: SSE2 is x86-64.
-            unsafe { _mm_xor_si128(tag, load(icv)) }
-        } else {
-            let (mut ours, mut theirs) = ([0; BLOCK], [0; BLOCK]);
-            store(&mut ours, tag);
-            ours.get_mut(icv.len()..)?.fill(0);
-            theirs.get_mut(..icv.len())?.copy_from_slice(icv);
-            // SAFETY: SSE2 is x86-64.
-            unsafe { _mm_xor_si128(load(&ours), load(&theirs)) }
-        };
-        // SAFETY: SSE2 is x86-64.
-        let high = unsafe { _mm_unpackhi_epi64(difference, difference) };
-        // SAFETY: SSE2 is x86-64.
-        let either = unsafe { _mm_or_si128(difference, high) };
-        // SAFETY: SSE2 is x86-64.
-        if unsafe { _mm_cvtsi128_si64(either) } != 0 {
+        if !agrees(tag, icv)? {
             room.fill(0);
             return None;
         }
@@ -243,8 +205,37 @@ impl AesGcm {
     }
 }
 
+/// Whether a tag begins with the bytes of `icv`, in a time that does not tell where they differ.
+/// `None` for more bytes than a tag has.
 #[inline(always)]
-fn block(high: u64, low: u64) -> __m128i {
+pub(super) fn agrees(tag: __m128i, icv: &[u8]) -> Option<bool> {
+    let difference = if let Ok(icv) = icv.try_into() {
+        // SAFETY: SSE2 is x86-64.
+        unsafe { _mm_xor_si128(tag, load(icv)) }
+    } else {
+        let (mut ours, mut theirs) = ([0; BLOCK], [0; BLOCK]);
+        store(&mut ours, tag);
+        ours.get_mut(icv.len()..)?.fill(0);
+        theirs.get_mut(..icv.len())?.copy_from_slice(icv);
+        // SAFETY: SSE2 is x86-64.
+        unsafe { _mm_xor_si128(load(&ours), load(&theirs)) }
+    };
+    // SAFETY: SSE2 is x86-64.
+    let high = unsafe { _mm_unpackhi_epi64(difference, difference) };
+    // SAFETY: SSE2 is x86-64.
+    let either = unsafe { _mm_or_si128(difference, high) };
+    // SAFETY: SSE2 is x86-64.
+    Some(unsafe { _mm_cvtsi128_si64(either) } == 0)
+}
+
+/// The counter block of a packet with the counter at zero; salt and IV as they stand in memory.
+#[inline(always)]
+pub(super) fn nonce(salt: u32, iv: u64) -> __m128i {
+    block(iv >> 32, u64::from(salt) | iv << 32)
+}
+
+#[inline(always)]
+pub(super) fn block(high: u64, low: u64) -> __m128i {
     // SAFETY: SSE2 is x86-64.
     unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) }
 }
@@ -255,114 +246,61 @@ impl Drop for AesGcm {
     }
 }
 
-/// Functions for one form, whole bursts of one suite: what they call is inlined and compiled for
-/// the form's features.
-macro_rules! bursts {
-    ($kind:ident, $seal:ident, $open:ident, $lanes:ty, $features:literal) => {
-        #[target_feature(enable = $features)]
-        fn $seal<const ROUNDS: usize>(jobs: &mut [SealJob<'_>]) {
-            // SAFETY: these are the features that this function is compiled for.
-            let cpu = unsafe { Cpu::<$lanes>::proven() };
-            const GROUP: usize = <$lanes as Lanes>::GROUP;
-            for job in jobs {
-                let own = AesGcm::of(&job.transform.keys, Form(Kind::$kind));
-                let sealed = match own {
-                    Some(own) => own.seal::<$lanes, ROUNDS, GROUP>(cpu, job),
-                    None => None,
-                };
-                if sealed.is_none() {
-                    job.destination.fill(0);
-                }
-            }
+#[inline(always)]
+fn seal_burst<V: Lanes, const ROUNDS: usize, const GROUP: usize>(
+    cpu: Cpu<V>,
+    jobs: &mut [SealJob<'_>],
+) {
+    for job in jobs {
+        let sealed = match AesGcm::of::<V>(&job.transform.keys) {
+            Some(own) => own.seal::<V, ROUNDS, GROUP>(cpu, job),
+            None => None,
+        };
+        if sealed.is_none() {
+            job.destination.fill(0);
         }
-
-        #[target_feature(enable = $features)]
-        fn $open<const ROUNDS: usize>(jobs: &mut [OpenJob<'_>]) {
-            // SAFETY: these are the features that this function is compiled for.
-            let cpu = unsafe { Cpu::<$lanes>::proven() };
-            const GROUP: usize = <$lanes as Lanes>::GROUP;
-            for job in jobs {
-                let own = AesGcm::of(&job.transform.keys, Form(Kind::$kind));
-                let opened = match own {
-                    Some(own) => own.open::<$lanes, ROUNDS, GROUP>(cpu, job),
-                    None => None,
-                };
-                job.authentic = opened.is_some();
-            }
-        }
-    };
+    }
 }
 
-bursts!(
-    Avx512,
-    seal_fours,
-    open_fours,
-    __m512i,
-    "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq,avx512f,avx512bw,avx512vl,bmi2"
-);
-bursts!(
-    Vaes,
-    seal_pairs,
-    open_pairs,
-    __m256i,
-    "aes,pclmulqdq,ssse3,sse4.1,avx2,vaes,vpclmulqdq"
-);
-bursts!(
-    AesNi,
-    seal_blocks,
-    open_blocks,
-    __m128i,
-    "aes,pclmulqdq,ssse3,sse4.1"
-);
+#[inline(always)]
+fn open_burst<V: Lanes, const ROUNDS: usize, const GROUP: usize>(
+    cpu: Cpu<V>,
+    jobs: &mut [OpenJob<'_>],
+) {
+    for job in jobs {
+        let opened = match AesGcm::of::<V>(&job.transform.keys) {
+            Some(own) => own.open::<V, ROUNDS, GROUP>(cpu, job),
+            None => None,
+        };
+        job.authentic = opened.is_some();
+    }
+}
+
+compiled!(sealing[rounds]: seal_burst(jobs: &mut [SealJob<'_>]));
+compiled!(opening[rounds]: open_burst(jobs: &mut [OpenJob<'_>]));
 
 /// Form and rounds of the keys that all jobs of a burst have in common.
-fn shared(keys: &Keys, encryption: Encryption) -> Option<(Kind, usize)> {
-    match keys {
-        Keys::Own(own) => Some((own.form.0, rounds(encryption.cipher_key_length())?)),
+fn shared(transform: &Transform) -> Option<(Form, usize)> {
+    match &transform.keys {
+        Keys::Own(own) => Some((own.form, own.rounds.into())),
         _ => None,
     }
 }
 
 /// Seals jobs of one suite.
 pub(in super::super) fn seal(jobs: &mut [SealJob<'_>]) {
-    let Some(transform) = jobs.first().map(|job| job.transform) else {
-        return;
+    let Some((form, rounds)) = jobs.first().and_then(|job| shared(job.transform)) else {
+        return jobs.iter_mut().for_each(|job| job.destination.fill(0));
     };
-    let burst: unsafe fn(&mut [SealJob<'_>]) =
-        match shared(&transform.keys, transform.suite.encryption) {
-            Some((Kind::Avx512, 10)) => seal_fours::<10>,
-            Some((Kind::Avx512, 12)) => seal_fours::<12>,
-            Some((Kind::Avx512, _)) => seal_fours::<14>,
-            Some((Kind::Vaes, 10)) => seal_pairs::<10>,
-            Some((Kind::Vaes, 12)) => seal_pairs::<12>,
-            Some((Kind::Vaes, _)) => seal_pairs::<14>,
-            Some((Kind::AesNi, 10)) => seal_blocks::<10>,
-            Some((Kind::AesNi, 12)) => seal_blocks::<12>,
-            Some((Kind::AesNi, _)) => seal_blocks::<14>,
-            None => return jobs.iter_mut().for_each(|job| job.destination.fill(0)),
-        };
     // SAFETY: a form exists only where the CPU has its features (`Form::all`).
-    unsafe { burst(jobs) };
+    unsafe { sealing(form, rounds)(jobs) };
 }
 
 /// Opens jobs of one suite.
 pub(in super::super) fn open(jobs: &mut [OpenJob<'_>]) {
-    let Some(transform) = jobs.first().map(|job| job.transform) else {
-        return;
+    let Some((form, rounds)) = jobs.first().and_then(|job| shared(job.transform)) else {
+        return jobs.iter_mut().for_each(|job| job.authentic = false);
     };
-    let burst: unsafe fn(&mut [OpenJob<'_>]) =
-        match shared(&transform.keys, transform.suite.encryption) {
-            Some((Kind::Avx512, 10)) => open_fours::<10>,
-            Some((Kind::Avx512, 12)) => open_fours::<12>,
-            Some((Kind::Avx512, _)) => open_fours::<14>,
-            Some((Kind::Vaes, 10)) => open_pairs::<10>,
-            Some((Kind::Vaes, 12)) => open_pairs::<12>,
-            Some((Kind::Vaes, _)) => open_pairs::<14>,
-            Some((Kind::AesNi, 10)) => open_blocks::<10>,
-            Some((Kind::AesNi, 12)) => open_blocks::<12>,
-            Some((Kind::AesNi, _)) => open_blocks::<14>,
-            None => return jobs.iter_mut().for_each(|job| job.authentic = false),
-        };
     // SAFETY: a form exists only where the CPU has its features (`Form::all`).
-    unsafe { burst(jobs) };
+    unsafe { opening(form, rounds)(jobs) };
 }

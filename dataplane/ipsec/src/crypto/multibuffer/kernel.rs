@@ -1,4 +1,4 @@
-//! AES-GCM of one packet, in any width of registers.
+//! AES-GCM, AES-CTR and GMAC of one packet, in any width of registers.
 //!
 //! The block that hides the tag, the text's blocks and the padding of the last one fill registers
 //! one after the other: the hiding block's place in the hash is that of the associated data, so
@@ -7,12 +7,16 @@
 //! end, so that a group costs one reduction and no exchange between lanes. Nothing in a group but
 //! the hash waits for the group before, and nothing in a packet for the packet before: the CPU
 //! overlaps them.
+//!
+//! A [`Mode`] leaves out what its algorithm does without: AES-CTR the hash, GMAC the cipher. To
+//! AES-CTR the first lane is one that nobody asks for.
 
 use core::arch::x86_64::{__m128i, _mm_set_epi64x};
 
 use super::block::{BLOCK, load};
 use super::field::Sum;
-use super::material::{Material, ROUND_KEYS};
+use super::material::{Powers, ROUND_KEYS, RoundKeys};
+use super::mode::Mode;
 use super::registers::{Cpu, Lanes};
 use super::text::Text;
 
@@ -27,10 +31,17 @@ pub(super) struct Head {
     pub data_length: usize,
 }
 
+/// What a kernel takes of a key.
+#[derive(Clone, Copy)]
+pub(super) struct Expanded<'a> {
+    pub round_keys: &'a RoundKeys<ROUND_KEYS>,
+    pub powers: &'a Powers,
+}
+
 /// What a kernel works with on one packet.
 struct Work<'a, V> {
     cpu: Cpu<V>,
-    material: &'a Material,
+    key: Expanded<'a>,
     head: &'a Head,
     text: Text,
     /// The counter block with the counter at zero, after the first round key.
@@ -48,32 +59,36 @@ struct Progress<V> {
     hiding: __m128i,
 }
 
-/// Encrypts or, with `OPENS`, decrypts a text in groups of `GROUP` registers; answers its tag.
+/// Does to a text what the mode says, in groups of `GROUP` registers; answers its tag, which
+/// nothing hides without [`Mode::ENCIPHERS`]; the hash without [`Mode::ENDS`]; or what means
+/// nothing if nothing is hashed.
 ///
 /// # Safety
-/// The promises of `text` hold, and nothing of it was written yet.
+/// The promises of `text` hold, but for those of the destination if the mode does not write, and
+/// nothing of it was written yet.
 #[inline(always)]
-pub(super) unsafe fn crypt<V, const ROUNDS: usize, const GROUP: usize, const OPENS: bool>(
+pub(super) unsafe fn crypt<V, M, const ROUNDS: usize, const GROUP: usize>(
     cpu: Cpu<V>,
-    material: &Material,
+    key: Expanded<'_>,
     head: &Head,
     mut text: Text,
 ) -> __m128i
 where
     V: Lanes,
+    M: Mode,
 {
     let blocks = 1 + text.length.div_ceil(BLOCK);
     let registers = blocks.div_ceil(V::COUNT);
     if registers <= GROUP + 1 {
         // SAFETY: the caller's promise.
-        let work = unsafe { Work::new::<OPENS>(cpu, material, head, text) };
+        let work = unsafe { Work::new::<M>(cpu, key, head, text) };
         // SAFETY: the caller's promise, and all of the text is left.
-        return unsafe { work.short::<ROUNDS, OPENS>(registers) };
+        return unsafe { work.short::<M, ROUNDS>(registers) };
     }
     // As many whole groups as leave two registers or more: one would have fewer lanes with blocks
     // than there are sums.
     let groups = (registers - 2) / GROUP;
-    if !OPENS && groups * GROUP * V::COUNT * BLOCK > text.payload + BLOCK {
+    if !M::OPENS && groups * GROUP * V::COUNT * BLOCK > text.payload + BLOCK {
         // Much stands behind a short payload.
         let (source, payload) = (text.source, text.payload);
         // SAFETY: the payload's bytes go where the text goes, and the two buffers are two.
@@ -81,11 +96,11 @@ where
         (text.source, text.payload) = (text.destination.cast_const(), text.length);
     }
     // SAFETY: the caller's promise.
-    let work = unsafe { Work::new::<OPENS>(cpu, material, head, text) };
+    let work = unsafe { Work::new::<M>(cpu, key, head, text) };
     // SAFETY: the caller's promise, and the payload reaches the end of all groups.
-    let progress = unsafe { work.groups::<ROUNDS, GROUP, OPENS>(groups) };
+    let progress = unsafe { work.groups::<M, ROUNDS, GROUP>(groups) };
     // SAFETY: the caller's promise, and so many registers are left.
-    unsafe { work.long::<ROUNDS, OPENS>(progress, registers - groups * GROUP) }
+    unsafe { work.long::<M, ROUNDS>(progress, registers - groups * GROUP) }
 }
 
 /// Counter blocks, ready for the second round, in registers.
@@ -95,20 +110,15 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// # Safety
     /// The promises of `text` hold, and nothing of it was written yet.
     #[inline(always)]
-    unsafe fn new<const OPENS: bool>(
-        cpu: Cpu<V>,
-        material: &'a Material,
-        head: &'a Head,
-        text: Text,
-    ) -> Self {
-        if !OPENS {
+    unsafe fn new<M: Mode>(cpu: Cpu<V>, key: Expanded<'a>, head: &'a Head, text: Text) -> Self {
+        if !M::OPENS {
             // SAFETY: the caller's promise.
             unsafe { V::join(cpu, text) };
         }
-        let first_key = V::splat(cpu, load(&material.round_keys[0]));
+        let first_key = V::splat(cpu, load(&key.round_keys[0]));
         Self {
             cpu,
-            material,
+            key,
             head,
             text,
             nonce: V::splat(cpu, head.nonce).xor(first_key),
@@ -118,7 +128,7 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// The `N` registers of counter blocks from `counter` on, through the cipher.
     #[inline(always)]
     fn stream<const ROUNDS: usize, const N: usize>(&self, counter: usize) -> Blocks<V, N> {
-        let keys: &[_; ROUND_KEYS] = &self.material.round_keys;
+        let keys = self.key.round_keys;
         let mut blocks = [self.nonce; N];
         let first = self.number(counter).plus(V::numbers(self.cpu));
         for (index, block) in blocks.iter_mut().enumerate() {
@@ -138,6 +148,19 @@ impl<'a, V: Lanes> Work<'a, V> {
         blocks
     }
 
+    /// What the mode's text goes through, from the register on that has so many blocks in front.
+    #[inline(always)]
+    fn stream_of<M: Mode, const ROUNDS: usize, const N: usize>(
+        &self,
+        blocks: usize,
+    ) -> Blocks<V, N> {
+        if M::ENCIPHERS {
+            self.stream::<ROUNDS, N>(blocks + M::FRONT)
+        } else {
+            [V::zero(self.cpu); N]
+        }
+    }
+
     /// A small number in the lowest 32 bits of each lane.
     #[inline(always)]
     fn number(&self, number: usize) -> V {
@@ -150,9 +173,9 @@ impl<'a, V: Lanes> Work<'a, V> {
     #[inline(always)]
     fn product(&self, block: V, power: usize) -> Sum<V> {
         let index = V::POWERS - power;
-        let power = V::splat(self.cpu, load(&self.material.powers[index]));
+        let power = V::splat(self.cpu, load(&self.key.powers[index]));
         let folded = if V::KEEPS_SUMS {
-            V::splat(self.cpu, load(&self.material.powers[V::POWERS + index]))
+            V::splat(self.cpu, load(&self.key.powers[V::POWERS + index]))
         } else {
             power.xor(power.swapped())
         };
@@ -174,7 +197,7 @@ impl<'a, V: Lanes> Work<'a, V> {
 
     #[inline(always)]
     fn powers(&self, index: usize) -> V {
-        let powers = &self.material.powers[index..index + V::COUNT];
+        let powers = &self.key.powers[index..index + V::COUNT];
         // SAFETY: so many blocks follow.
         unsafe { V::load::<false>(self.cpu, powers.as_ptr().cast()) }
     }
@@ -196,7 +219,7 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// # Safety
     /// The promises of the text hold; the payload reaches to the end of the groups.
     #[inline(always)]
-    unsafe fn groups<const ROUNDS: usize, const GROUP: usize, const OPENS: bool>(
+    unsafe fn groups<M: Mode, const ROUNDS: usize, const GROUP: usize>(
         &self,
         groups: usize,
     ) -> Progress<V> {
@@ -206,13 +229,17 @@ impl<'a, V: Lanes> Work<'a, V> {
             hiding: self.head.data,
         };
         // SAFETY: the caller's promise.
-        let mut last = unsafe { self.group::<ROUNDS, GROUP, OPENS, true>(&mut progress) };
+        let mut last = unsafe { self.group::<M, ROUNDS, GROUP, true>(&mut progress) };
         for _ in 1..groups {
-            progress.sum = self.hashed(progress.sum, last);
+            if M::HASHES {
+                progress.sum = self.hashed(progress.sum, last);
+            }
             // SAFETY: the caller's promise.
-            last = unsafe { self.group::<ROUNDS, GROUP, OPENS, false>(&mut progress) };
+            last = unsafe { self.group::<M, ROUNDS, GROUP, false>(&mut progress) };
         }
-        progress.sum = self.hashed(progress.sum, last);
+        if M::HASHES {
+            progress.sum = self.hashed(progress.sum, last);
+        }
         progress
     }
 
@@ -221,20 +248,14 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// # Safety
     /// As [`Self::groups`].
     #[inline(always)]
-    unsafe fn group<
-        const ROUNDS: usize,
-        const GROUP: usize,
-        const OPENS: bool,
-        const FIRST: bool,
-    >(
+    unsafe fn group<M: Mode, const ROUNDS: usize, const GROUP: usize, const FIRST: bool>(
         &self,
         progress: &mut Progress<V>,
     ) -> [V; GROUP] {
-        let stream = self.stream::<ROUNDS, GROUP>(progress.blocks + 1);
+        let mut hashed = self.stream_of::<M, ROUNDS, GROUP>(progress.blocks);
         if FIRST {
-            progress.hiding = stream[0].first();
+            progress.hiding = hashed[0].first();
         }
-        let mut hashed = stream;
         for (index, hashed) in hashed.iter_mut().enumerate() {
             let place = (progress.blocks + index * V::COUNT) * BLOCK;
             let from = self.text.source.wrapping_add(place).wrapping_sub(BLOCK);
@@ -252,14 +273,14 @@ impl<'a, V: Lanes> Work<'a, V> {
                 unsafe { V::load::<false>(self.cpu, from) }
             };
             let written = read.xor(*hashed);
-            if behind {
+            if M::WRITES && behind {
                 // SAFETY: the caller's promise; the first lane lies in front of the text.
                 unsafe { written.store::<true>(to) };
-            } else {
+            } else if M::WRITES {
                 // SAFETY: the caller's promise.
                 unsafe { written.store::<false>(to) };
             }
-            let cipher_text = if OPENS { read } else { written };
+            let cipher_text = if M::OPENS { read } else { written };
             *hashed = cipher_text.reversed(self.cpu);
         }
         if FIRST {
@@ -278,7 +299,7 @@ impl<'a, V: Lanes> Work<'a, V> {
         reason = "one call for each number of registers"
     )]
     #[inline(always)]
-    unsafe fn short<const ROUNDS: usize, const OPENS: bool>(&self, registers: usize) -> __m128i {
+    unsafe fn short<M: Mode, const ROUNDS: usize>(&self, registers: usize) -> __m128i {
         let progress = Progress {
             blocks: 0,
             sum: V::zero(self.cpu),
@@ -287,13 +308,13 @@ impl<'a, V: Lanes> Work<'a, V> {
         // SAFETY: the caller's promise; these are all registers.
         unsafe {
             match registers {
-                1 if V::COUNT > 1 => self.end::<ROUNDS, 1, OPENS, true>(progress),
-                2 => self.end::<ROUNDS, 2, OPENS, true>(progress),
-                3 => self.end::<ROUNDS, 3, OPENS, true>(progress),
-                4 => self.end::<ROUNDS, 4, OPENS, true>(progress),
-                5 => self.end::<ROUNDS, 5, OPENS, true>(progress),
-                6 if V::GROUP > 4 => self.end::<ROUNDS, 6, OPENS, true>(progress),
-                7 if V::GROUP > 5 => self.end::<ROUNDS, 7, OPENS, true>(progress),
+                1 if V::COUNT > 1 => self.end::<M, ROUNDS, 1, true>(progress),
+                2 => self.end::<M, ROUNDS, 2, true>(progress),
+                3 => self.end::<M, ROUNDS, 3, true>(progress),
+                4 => self.end::<M, ROUNDS, 4, true>(progress),
+                5 => self.end::<M, ROUNDS, 5, true>(progress),
+                6 if V::GROUP > 4 => self.end::<M, ROUNDS, 6, true>(progress),
+                7 if V::GROUP > 5 => self.end::<M, ROUNDS, 7, true>(progress),
                 _ => self.head.data,
             }
         }
@@ -308,7 +329,7 @@ impl<'a, V: Lanes> Work<'a, V> {
         reason = "one call for each number of registers"
     )]
     #[inline(always)]
-    unsafe fn long<const ROUNDS: usize, const OPENS: bool>(
+    unsafe fn long<M: Mode, const ROUNDS: usize>(
         &self,
         progress: Progress<V>,
         registers: usize,
@@ -316,12 +337,12 @@ impl<'a, V: Lanes> Work<'a, V> {
         // SAFETY: the caller's promise; these are all registers that are left.
         unsafe {
             match registers {
-                2 => self.end::<ROUNDS, 2, OPENS, false>(progress),
-                3 => self.end::<ROUNDS, 3, OPENS, false>(progress),
-                4 => self.end::<ROUNDS, 4, OPENS, false>(progress),
-                5 => self.end::<ROUNDS, 5, OPENS, false>(progress),
-                6 if V::GROUP > 4 => self.end::<ROUNDS, 6, OPENS, false>(progress),
-                7 if V::GROUP > 5 => self.end::<ROUNDS, 7, OPENS, false>(progress),
+                2 => self.end::<M, ROUNDS, 2, false>(progress),
+                3 => self.end::<M, ROUNDS, 3, false>(progress),
+                4 => self.end::<M, ROUNDS, 4, false>(progress),
+                5 => self.end::<M, ROUNDS, 5, false>(progress),
+                6 if V::GROUP > 4 => self.end::<M, ROUNDS, 6, false>(progress),
+                7 if V::GROUP > 5 => self.end::<M, ROUNDS, 7, false>(progress),
                 _ => self.head.data,
             }
         }
@@ -332,17 +353,16 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// # Safety
     /// The promises of the text hold, it was joined, and it ends in the last register.
     #[inline(always)]
-    unsafe fn end<const ROUNDS: usize, const N: usize, const OPENS: bool, const FIRST: bool>(
+    unsafe fn end<M: Mode, const ROUNDS: usize, const N: usize, const FIRST: bool>(
         &self,
         progress: Progress<V>,
     ) -> __m128i {
-        let stream = self.stream::<ROUNDS, N>(progress.blocks + 1);
+        let mut hashed = self.stream_of::<M, ROUNDS, N>(progress.blocks);
         let hiding = if FIRST {
-            stream[0].first()
+            hashed[0].first()
         } else {
             progress.hiding
         };
-        let mut hashed = stream;
         for (index, hashed) in hashed.iter_mut().enumerate() {
             let place = (progress.blocks + index * V::COUNT) * BLOCK;
             #[expect(
@@ -352,10 +372,10 @@ impl<'a, V: Lanes> Work<'a, V> {
             // SAFETY: the caller's promise; the first lane lies in front of the text.
             let cipher_text = unsafe {
                 match (FIRST && index == 0, index == N - 1) {
-                    (true, true) => self.end_of::<OPENS, true, true>(*hashed, place),
-                    (true, false) => self.end_of::<OPENS, true, false>(*hashed, place),
-                    (false, true) => self.end_of::<OPENS, false, true>(*hashed, place),
-                    (false, false) => self.end_of::<OPENS, false, false>(*hashed, place),
+                    (true, true) => self.end_of::<M, true, true>(*hashed, place),
+                    (true, false) => self.end_of::<M, true, false>(*hashed, place),
+                    (false, true) => self.end_of::<M, false, true>(*hashed, place),
+                    (false, false) => self.end_of::<M, false, false>(*hashed, place),
                 }
             };
             *hashed = cipher_text.reversed(self.cpu);
@@ -363,18 +383,29 @@ impl<'a, V: Lanes> Work<'a, V> {
         if FIRST {
             hashed[0] = hashed[0].with_first(self.head.data);
         }
-        // The last text block has the second power: that of the lengths is the first.
+        if !M::HASHES {
+            return hiding;
+        }
+        // The last text block has the second power if there are lengths, whose power is the first.
         let left = self.text.length.div_ceil(BLOCK) + 1 - progress.blocks;
-        let mut total = self.product(self.lengths(), 1);
+        let highest = left + usize::from(M::ENDS);
+        let mut total = if M::ENDS {
+            self.product(self.lengths::<M>(), 1)
+        } else {
+            Sum::zero(self.cpu)
+        };
         // By index: over an iterator that skips, the compiler keeps the registers in memory.
         #[expect(clippy::needless_range_loop, reason = "registers stay registers")]
         for index in 1..N {
-            let power = left + 1 - index * V::COUNT;
+            let power = highest - index * V::COUNT;
             total = total.plus(self.products(hashed[index], power));
         }
         // What waits for the group before comes last.
-        let total = total.plus(self.products(hashed[0].xor(progress.sum), left + 1));
+        let total = total.plus(self.products(hashed[0].xor(progress.sum), highest));
         let hash = total.reduced(self.cpu).total();
+        if !M::ENDS {
+            return hash;
+        }
         hash.reversed(self.cpu.narrowest()).xor(hiding)
     }
 
@@ -383,17 +414,24 @@ impl<'a, V: Lanes> Work<'a, V> {
     /// # Safety
     /// As [`Lanes::load_end`].
     #[inline(always)]
-    unsafe fn end_of<const OPENS: bool, const FIRST: bool, const LAST: bool>(
+    unsafe fn end_of<M: Mode, const FIRST: bool, const LAST: bool>(
         &self,
         stream: V,
         place: usize,
     ) -> V {
-        // SAFETY: the caller's promise; of a packet that is opened, all text is payload.
-        let read = unsafe { V::load_end::<FIRST, LAST, OPENS>(self.cpu, self.text, place) };
+        let read = if M::OPENS {
+            // SAFETY: the caller's promise; of a packet that is opened, all text is payload.
+            unsafe { V::load_end::<FIRST, LAST, true>(self.cpu, self.text, place) }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { V::load_end::<FIRST, LAST, false>(self.cpu, self.text, place) }
+        };
         let written = read.xor(stream);
-        // SAFETY: the caller's promise.
-        unsafe { written.store_end::<FIRST, LAST>(self.text, place) };
-        let cipher_text = if OPENS { read } else { written };
+        if M::WRITES {
+            // SAFETY: the caller's promise.
+            unsafe { written.store_end::<FIRST, LAST>(self.text, place) };
+        }
+        let cipher_text = if M::OPENS { read } else { written };
         if LAST {
             cipher_text.kept(self.text.length + BLOCK - place)
         } else {
@@ -403,9 +441,14 @@ impl<'a, V: Lanes> Work<'a, V> {
 
     /// The hash's last block, in the first lane.
     #[inline(always)]
-    fn lengths(&self) -> V {
+    fn lengths<M: Mode>(&self) -> V {
         let bits = |length: usize| (length as u64 * 8).cast_signed();
-        let (data, text) = (bits(self.head.data_length), bits(self.text.length));
+        let (data, text) = if M::ENCIPHERS {
+            (self.head.data_length, self.text.length)
+        } else {
+            (self.head.data_length + self.text.length, 0)
+        };
+        let (data, text) = (bits(data), bits(text));
         // SAFETY: SSE2 is x86-64.
         let block = unsafe { _mm_set_epi64x(data, text) };
         V::only(self.cpu, block)

@@ -10,7 +10,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 
 use super::block::{BLOCK, LongestFirst};
-use super::gcm::Form;
+use super::form::Form;
 use super::material::RoundKeys;
 use crate::limits::BATCH;
 

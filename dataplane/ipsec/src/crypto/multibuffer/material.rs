@@ -15,15 +15,21 @@ use super::registers::{Cpu, Lanes};
 pub(super) const ROUND_KEYS: usize = 15;
 
 /// Room for the powers of the hash key, and behind them either the sums of their halves or zeros:
-/// registers of four blocks read up to two places behind the first power.
-const POWERS: usize = 23;
+/// registers of four blocks read up to three places behind the first power.
+const POWERS: usize = 24;
 
 const _: () = assert!(<__m128i as Lanes>::POWERS * 2 <= POWERS);
 const _: () = assert!(<__m256i as Lanes>::POWERS * 2 <= POWERS);
-const _: () = assert!(<__m512i as Lanes>::POWERS + 2 <= POWERS);
+const _: () = assert!(<__m512i as Lanes>::POWERS + 3 <= POWERS);
 
 /// Round keys alone, in the order in which they are used.
 pub(super) type RoundKeys<const KEYS: usize> = [[u8; BLOCK]; KEYS];
+
+/// Powers of a hash key, as [`Material`] has them.
+pub(super) type Powers = [[u8; BLOCK]; POWERS];
+
+/// For kernels that do not hash.
+pub(super) static NO_POWERS: Powers = [[0; BLOCK]; POWERS];
 
 /// Rounds of AES with a key of so many bytes, if there is such a key.
 pub(super) const fn rounds(key_length: usize) -> Option<usize> {
@@ -39,11 +45,11 @@ pub(super) const fn rounds(key_length: usize) -> Option<usize> {
 #[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(64))]
 pub(super) struct Material {
-    pub round_keys: [[u8; BLOCK]; ROUND_KEYS],
+    pub round_keys: RoundKeys<ROUND_KEYS>,
     /// As many powers of the hash key as registers `V` take ([`Lanes::POWERS`]), the first one
     /// last, each times x, bytes reversed. Behind them, if [`Lanes::KEEPS_SUMS`], the sum of each
     /// one's halves, in both halves.
-    pub powers: [[u8; BLOCK]; POWERS],
+    pub powers: Powers,
 }
 
 impl Material {

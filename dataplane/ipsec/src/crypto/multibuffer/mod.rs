@@ -11,11 +11,11 @@
 //! instructions of such CPUs in code for any width of registers (`registers.rs`: a value of a
 //! register type stems from a proof that they are there); the loads and stores of whole registers
 //! (`block.rs`: behind references of the right length; `text.rs`, `registers.rs`, `fours.rs` and
-//! `kernel.rs`: within a text whose bounds `gcm.rs` took from slices, once a packet); the order of
-//! instructions (`block.rs`: an assembly block without any); and CBC's sixteen packets at once,
-//! which are pointers, since their slices' lengths would have to be asked for with every block
-//! (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs` and `cbc_aesni.rs`
-//! read and write there). Other kernels are safe functions on slices.
+//! `kernel.rs`: within a text whose bounds `gcm.rs`, `gmac.rs` and `ctr.rs` took from slices, once
+//! a packet); the order of instructions (`block.rs`: an assembly block without any); and CBC's
+//! sixteen packets at once, which are pointers, since their slices' lengths would have to be asked
+//! for with every block (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs`
+//! and `cbc_aesni.rs` read and write there). Other kernels are safe functions on slices.
 #![expect(
     unsafe_code,
     reason = "vector registers are loaded, and CPU features asked for, by unsafe means only"
@@ -25,6 +25,8 @@ mod block;
 
 mod text;
 
+mod form;
+
 mod registers;
 
 mod fours;
@@ -33,9 +35,15 @@ mod field;
 
 mod material;
 
+mod mode;
+
 mod kernel;
 
 mod gcm;
+
+mod gmac;
+
+mod ctr;
 
 mod lanes;
 
@@ -52,7 +60,10 @@ mod sha256;
 mod hmac;
 
 pub(super) use cbc::{CbcKey, encrypt};
-pub(super) use gcm::{AesGcm, Form, open, seal};
+pub(super) use ctr::{Counted, CtrKey, decrypt as decrypt_counted, encrypt as encrypt_counted};
+pub(super) use form::Form;
+pub(super) use gcm::{AesGcm, open, seal};
+pub(super) use gmac::{open as open_gmac, seal as seal_gmac};
 pub(super) use hmac::{Hash, HmacKey, Message, Sha, tags};
 pub(super) use lanes::Chain;
 pub(super) use sha1::Sha1;

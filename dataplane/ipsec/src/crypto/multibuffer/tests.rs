@@ -1,16 +1,19 @@
 //! Every form against the libraries: all lengths, alignments, keys, and what damage does.
 
 use super::super::tests::{bytes, keys, prepared};
-use super::super::{Backend, OpenJob, SealJob, Transform, open, seal};
-use crate::crypto::suite::{Encryption, Suite};
+use super::super::{Backend, Keys, OpenJob, SealJob, Transform, open, seal};
+use crate::crypto::suite::{Encryption, Integrity, Suite};
+use crate::ip::mutable::Feed;
 use crate::secret::Secret;
 
-/// Every key and ICV length of RFC 4106.
+/// Every key and ICV length of RFC 4106, and of RFC 4543.
 fn suites() -> impl Iterator<Item = Suite> {
     let lengths = [128, 192, 256].into_iter();
     let lengths = lengths.flat_map(|bits| [16, 12, 8].map(|icv| (bits, icv)));
-    lengths.map(|(bits, icv)| Suite {
-        encryption: Encryption::AesGcm { bits, icv },
+    let gcm = lengths.map(|(bits, icv)| Encryption::AesGcm { bits, icv });
+    let gmac = [128, 256].map(|bits| Encryption::AesGmac { bits });
+    gcm.chain(gmac).map(|encryption| Suite {
+        encryption,
         integrity: None,
     })
 }
@@ -313,8 +316,54 @@ fn every_length_at_every_alignment_equals_the_library() {
 }
 
 #[test]
-fn the_code_of_aes_gcm_is_named() {
+fn the_code_of_each_mode_of_aes_is_named() {
     for backend in Backend::all() {
-        assert_eq!(backend.by_family()[0], ("aes-gcm", backend.name()));
+        for family in ["aes-gcm", "aes-gmac", "aes-cbc", "aes-ctr"] {
+            let mut families = backend.by_family().into_iter();
+            let code = families.find(|(name, _)| *name == family);
+            assert_eq!(code, Some((family, backend.name())));
+        }
+    }
+}
+
+/// AES-GMAC of AH over a message in pieces of `size` bytes.
+fn tag(transform: &Transform, message: &[u8], size: usize) -> Option<[u8; 16]> {
+    let iv = bytes(8, message.len() as u64);
+    let mut pieces = |feed: &mut Feed<'_>| message.chunks(size).for_each(&mut *feed);
+    match &transform.keys {
+        Keys::Gmac(key) => key.over(&iv, &mut pieces),
+        Keys::AhGmac(key) => key.over(&iv, &mut pieces),
+        _ => None,
+    }
+}
+
+/// AH gives its MAC the packet in pieces.
+//= test T151
+#[test]
+fn gmac_over_pieces_is_what_the_library_makes_of_all() {
+    let (kernels, library) = kernels();
+    let text = bytes(9216, 17);
+    for (backend, bits) in kernels.into_iter().flat_map(|it| [(it, 128), (it, 256)]) {
+        let suite = Suite {
+            encryption: Encryption::Null,
+            integrity: Some(Integrity::AesGmac { bits }),
+        };
+        let key = Secret::new(bytes(usize::from(bits) / 8 + 4, 18));
+        let made = |backend| Transform::with(backend, suite, &Secret::default(), &key).ok();
+        let (Some(kernel), Some(library)) = (made(backend), made(library)) else {
+            panic!("{} {bits}", backend.name());
+        };
+        for length in (17..700).chain((700..=9216).step_by(41)) {
+            let message = &text[..length];
+            let wanted = tag(&library, message, length);
+            assert!(wanted.is_some(), "{length}");
+            for size in [1, 7, 16, 20, 127, 128, 129, 144, 145, 161, 300, length] {
+                let made = tag(&kernel, message, size);
+                assert!(made == wanted, "{} {bits} {length} {size}", backend.name());
+            }
+        }
+        for length in 0..17 {
+            assert_eq!(tag(&kernel, &text[..length], 16), None, "{length}");
+        }
     }
 }
