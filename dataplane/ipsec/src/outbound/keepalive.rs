@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(four[20..], datagram, "without a checksum");
         let parsed = packet::parse(&four).unwrap();
         assert_eq!((parsed.length, parsed.protocol), (29, protocol::UDP));
+        assert!(parsed.dont_fragment, "its identification says nothing");
         assert_eq!(keepalive("192.0.2.1", "192.0.2.2", false), None);
 
         let six = keepalive("2001:db8::1", "2001:db8::2", true).unwrap();

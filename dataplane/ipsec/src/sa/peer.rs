@@ -187,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn a_restarted_peer_is_where_configuration_has_it_and_moves_at_once() {
+        let peer = peer();
+        for (number, time) in [(1, 5), (2, 6)] {
+            assert!(peer.follow(place(number), Time(time * SECOND)));
+        }
+        for moved in [place(3), place(4)] {
+            peer.restart(place(9));
+            assert_eq!((peer.place(), peer.moves()), (place(9), 0));
+            assert!(peer.follow(moved, Time(6 * SECOND)), "as a new one does");
+            assert_eq!((peer.place(), peer.moves()), (moved, 1));
+        }
+    }
+
+    #[test]
     fn whoever_reads_while_others_move_it_finds_a_whole_place() {
         const MOVES: u16 = 20_000;
         let peer = peer();

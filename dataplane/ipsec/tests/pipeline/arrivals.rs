@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ipsec::inbound::Consumed;
 use ipsec::policy::Action;
-use ipsec::sa::association::{Direction, Protocol, UdpEncapsulation};
+use ipsec::sa::association::NO_HOME;
+use ipsec::sa::association::{Direction, Protocol, SaParameters, UdpEncapsulation};
 use ipsec::verdict::DropReason;
+use ipsec::wire::checksum::Sum;
 
 use crate::gateway::{A, A6, B, B6, Gateway, In, crafted, pair, policy, sa};
 use crate::packets::{Udp, between, v4, v6};
@@ -279,6 +281,42 @@ fn encapsulated_and_bare_esp_find_their_sa() {
     let (_, mut without) = pair(|_| {});
     let verdict = without.verdict(&wrapped.seal(&v4(60).bytes()));
     assert_eq!(verdict, drop(DropReason::WrongDirection));
+}
+
+#[test]
+fn esp_in_udp_ends_with_its_datagram_and_serves_the_sas_own_port() {
+    let (mut a, mut b) = pair(|sa| sa.udp_encapsulation = Some(ENCAPSULATION));
+    // Bytes behind the datagram but within the packet are no part of it.
+    let mut longer = a.seal(&v4(60).bytes());
+    longer.extend([0xee; 4]);
+    let length = longer.len() as u16;
+    longer[2..4].copy_from_slice(&length.to_be_bytes());
+    longer[10..12].fill(0);
+    let sum = Sum::ZERO.bytes(&longer[..20]).checksum();
+    longer[10..12].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(b.verdict(&longer), In::Opened);
+    // Port 4500 is open at every end, and this SA has another.
+    let other = |sa: &mut SaParameters| {
+        sa.udp_encapsulation = Some(UdpEncapsulation {
+            destination_port: 4501,
+            ..ENCAPSULATION
+        });
+    };
+    let (mut right, mut b) = pair(other);
+    let verdict = b.verdict(&a.seal(&v4(60).bytes()));
+    assert_eq!(verdict, drop(DropReason::WrongDirection));
+    right.seal(&v4(60).bytes());
+    assert_eq!(b.verdict(&right.seal(&v4(60).bytes())), In::Opened);
+}
+
+#[test]
+fn a_packet_for_an_outbound_sa_does_not_even_find_it_a_home() {
+    // Whoever hears our packets knows their SPI and where they go.
+    let (mut a, _) = pair(|_| {});
+    let sealed = between(A, B, 0).with(50, &[&0x1001_u32.to_be_bytes()[..], &[0; 60]].concat());
+    assert_eq!(a.sa("1001-Out").home.load(Relaxed), NO_HOME);
+    assert_eq!(a.verdict(&sealed), drop(DropReason::WrongDirection));
+    assert_eq!(a.sa("1001-Out").home.load(Relaxed), NO_HOME);
 }
 
 #[test]

@@ -234,6 +234,10 @@ fn keepalives_are_known_by_where_the_peer_is() {
     let swallowed = In::Consumed(Consumed::Keepalive);
     assert_eq!(b.verdict(&keepalive(MOVED.0)), swallowed);
     assert_eq!(b.verdict(&keepalive(A)), In::Host, "a stranger now");
+    // Ours go where the peer is.
+    let mut out = [0; 64];
+    let length = ipsec::outbound::keepalive(b.sa("1002-Out"), &mut out).unwrap();
+    assert_eq!(destination(&out[..length]).0, place(MOVED));
     // A keepalive says nothing about where the peer is.
     assert_eq!(destination(&b.seal(&v4(60).bytes())).0, place(MOVED));
 }

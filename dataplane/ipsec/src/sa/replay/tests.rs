@@ -376,3 +376,40 @@ fn bytes_that_no_window_wrote_are_refused() {
     let long = [&bytes[..], &[0; 80]].concat();
     assert_eq!(SavedWindow::from_bytes(&long), None);
 }
+
+#[test]
+fn without_a_window_the_nearest_epoch_is_meant() {
+    let half = 1_u64 << 31;
+    let at = |right, low| Window::new(0, true, right).check(low);
+    let middle = 5 << 32 | half;
+    for (low, number) in [
+        (0x8000_0001, middle + 1),
+        (0xffff_ffff, middle + half - 1),
+        // Exactly half the numbers ahead is as near as half behind; what is new is meant.
+        (0, 6 << 32),
+        (1, middle - half + 1),
+        (0x7fff_ffff, middle - 1),
+    ] {
+        assert_eq!(at(middle, low), Ok(number), "{low:#x}");
+    }
+    // In a quarter of the epoch the half behind reaches into the one before.
+    let quarter = 5 << 32 | half / 2;
+    assert_eq!(at(quarter, 0xbfff_ffff), Ok(quarter + half - 1));
+    assert_eq!(at(quarter, 0xc000_0001), Ok(4 << 32 | 0xc000_0001));
+    // There is none before the first.
+    assert_eq!(at(10, 0xffff_ffff), Ok(0xffff_ffff));
+}
+
+#[test]
+fn there_is_no_number_behind_the_last_epoch() {
+    let last = 0xffff_ffff_u64;
+    let window = Window::new(64, true, last << 32 | 1000);
+    assert_eq!(window.check(999), Err(DropReason::Replay), "seen");
+    assert_eq!(window.check(1001), Ok(last << 32 | 1001));
+    // Left of the window means the next epoch, of which there is none.
+    assert_eq!(window.check(900), Err(DropReason::Replay));
+    assert_eq!(
+        Window::new(0, true, u64::MAX).check(5),
+        Err(DropReason::Replay)
+    );
+}
