@@ -4,7 +4,8 @@ byte checked.
 `answer` returns every datagram to its sender with the bytes in reverse order, from the address that
 it was sent to. `ask` reads a JSON list of tasks (cell, source, destination, sizes, repeats), sends
 for each size one datagram of random bytes, all of a task at once, and prints a line of JSON per
-task: how many came back right, how many had to be sent again, and what went wrong first.
+task: how many came back right, how many had to be sent again, how many answers came again, and
+what went wrong first.
 `encapsulate` holds the sockets by which Linux takes ESP in UDP, as an IKE daemon does."""
 
 import json
@@ -96,12 +97,13 @@ def answer(addresses):
 
 
 def exchange(sock, task):
-    """All datagrams of a task there and back: how many came back right, how many were repeated, and
-    what is wrong or nothing. No two are of one length, so an answer's length names its question."""
+    """All datagrams of a task there and back: how many came back right, how many were repeated, how
+    many answers came again, and what is wrong or nothing. No two are of one length, so an answer's
+    length names its question."""
     destination = task["destination"]
     missing = {size: os.urandom(size) for size in task["sizes"]}
     limit = LIMIT if task["repeats"] else SHORT_LIMIT
-    right, repeated = 0, 0
+    right, repeated, again = 0, 0, 0
     for attempt in range(task["repeats"] + 1):
         repeated += len(missing) if attempt else 0
         for data in missing.values():
@@ -114,15 +116,16 @@ def exchange(sock, task):
             except socket.timeout:
                 break
             if len(back) not in task["sizes"] or sender[0] != destination:
-                return right, repeated, "%d bytes from %s" % (len(back), sender[0])
+                return right, repeated, again, "%d bytes from %s" % (len(back), sender[0])
             # What was sent again may come back twice.
             data = missing.pop(len(back), None)
             if data is not None and back != data[::-1]:
-                return right, repeated, "%d bytes came back changed" % len(back)
+                return right, repeated, again, "%d bytes came back changed" % len(back)
             right += data is not None
+            again += data is None
         if not missing:
-            return right, repeated, None
-    return right, repeated, "no answer to %s bytes" % sorted(missing)
+            return right, repeated, again, None
+    return right, repeated, again, "no answer to %s bytes" % sorted(missing)
 
 
 def ask(path):
@@ -133,15 +136,16 @@ def ask(path):
     for task in tasks:
         if failed == PATIENCE:
             break
-        right, repeated, wrong = 0, 0, None
+        right, repeated, again, wrong = 0, 0, 0, None
         try:
             with bound(task["source"], 0) as sock:
-                right, repeated, wrong = exchange(sock, task)
+                right, repeated, again, wrong = exchange(sock, task)
         except OSError as error:
             wrong = "%s: %s" % (task["source"], error)
         # One that is asked once only is meant to fail.
         failed += wrong is not None and task["repeats"] > 0
         finding = {"cell": task["cell"], "right": right, "repeated": repeated, "wrong": wrong}
+        finding["again"] = again
         finding["flawed"] = task["repeats"] == 0
         print(json.dumps(finding), flush=True)
 

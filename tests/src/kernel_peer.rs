@@ -17,11 +17,9 @@ use crate::config::{Config, Family, LEFT, RIGHT, text};
 use crate::gateway::Gateway;
 use crate::guest::Guest;
 use crate::netns::{self, Namespace};
+use crate::sockets::{self, Sockets};
 use crate::veth::{self, End};
 use crate::{binary, expect, files, peer, shell};
-
-/// Datagrams of thousands that a guest's sockets may lose.
-const LOST_IN_SOCKETS: u64 = 8;
 
 /// A guest on a loaded machine loads a thousand states in a few seconds.
 const GUEST_LIMIT: Duration = Duration::from_secs(120);
@@ -44,6 +42,8 @@ pub struct KernelPeer {
     gate: Namespace,
     wire: Namespace,
     cells: Vec<Cell>,
+    /// The counters of all sockets before the first datagram.
+    before: Sockets,
     directory: TempDir,
 }
 
@@ -54,6 +54,8 @@ pub struct Finding {
     pub right: u64,
     /// Datagrams that were sent more than once.
     pub repeated: u64,
+    /// Answers that came again, because one that was late had been asked for twice.
+    pub again: u64,
     /// Name of the cell, who asked, and what went wrong first.
     pub wrong: Option<String>,
     /// Whether that cell has a flaw, and ought to go wrong.
@@ -98,6 +100,7 @@ impl KernelPeer {
             gate,
             wire,
             cells: Vec::new(),
+            before: Sockets::default(),
             directory,
         })
     }
@@ -194,7 +197,18 @@ impl KernelPeer {
         for namespace in [&self.host, &self.gate] {
             self.answering.push(answer(namespace)?);
         }
+        self.before = self.sockets()?;
         Ok(())
+    }
+
+    /// The UDP counters of all three kernels.
+    fn sockets(&mut self) -> Result<Sockets> {
+        let guest = self.guest.succeed(sockets::COMMAND, GUEST_LIMIT)?;
+        let mut all = Sockets::read(&guest)?;
+        for namespace in [&self.host, &self.gate] {
+            all = all.and(Sockets::read(&namespace.run(sockets::COMMAND)?)?);
+        }
+        Ok(all)
     }
 
     /// Sends datagrams of `sizes` bytes through every cell from both sides at once, in each IP
@@ -236,19 +250,24 @@ impl KernelPeer {
 
     /// Compares the counters of both sides: every packet that one sent by an SA the other one
     /// accepted, and nothing went wrong there. Nothing was dropped here but what came before its
-    /// reservation was on disk: `repeated` says how many datagrams the askers missed.
+    /// reservation was on disk. Each datagram that an asker missed has its reason: it was that, or
+    /// a kernel's counters say that a socket lost it, or its answer was late.
     ///
     /// # Errors
     /// When they differ; the text names SAs and counters.
-    pub fn compare(&mut self, repeated: u64) -> Result<u64> {
+    pub fn compare(&mut self, findings: &[Finding]) -> Result<u64> {
         let stats = self.gateway.stats()?;
         expect::accounting(&stats)?;
         let waited = expect::drop_count(&stats, "no_reservation")?;
-        // What is lost under way or by us makes the counters below differ. What every SA carried
-        // may still be lost, or late, in a socket of the guest, whose programs are slow.
+        // What every SA carried may still be lost, or late, in a socket of the guest, whose
+        // programs are slow.
+        let repeated: u64 = findings.iter().map(|finding| finding.repeated).sum();
+        let again: u64 = findings.iter().map(|finding| finding.again).sum();
+        let Sockets { lost, late } = self.sockets()?.since(self.before);
+        let late = late + again;
         ensure!(
-            repeated <= waited + LOST_IN_SOCKETS,
-            "{repeated} lost, {waited} of them by us"
+            repeated <= waited + lost + late,
+            "{repeated} missed: {waited} before a reservation, {lost} lost in sockets, {late} late"
         );
         // The machine announces its multicast groups on the host port; nothing leads there.
         let own = stats["accounting"]["from_host"].as_u64().unwrap_or(0);
@@ -438,6 +457,7 @@ fn collect(findings: &mut Vec<Finding>, who: &str, output: &[u8]) -> Result<()> 
         findings.push(Finding {
             right: line["right"].as_u64().context("no count")?,
             repeated: line["repeated"].as_u64().context("no count")?,
+            again: line["again"].as_u64().context("no count")?,
             wrong: wrong.map(|wrong| format!("{cell}, {who}: {wrong}")),
             flawed: line["flawed"].as_bool().context("not told")?,
         });

@@ -35,6 +35,8 @@ pub mod expect;
 
 pub mod gateway;
 
+pub mod sockets;
+
 pub mod kernel_peer;
 
 pub mod topology;
