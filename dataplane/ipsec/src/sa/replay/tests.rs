@@ -393,7 +393,7 @@ fn without_a_window_the_nearest_epoch_is_meant() {
         assert_eq!(at(middle, low), Ok(number), "{low:#x}");
     }
     // In a quarter of the epoch the half behind reaches into the one before.
-    let quarter = 5 << 32 | half / 2;
+    let quarter = 5 << 32 | 1 << 30;
     assert_eq!(at(quarter, 0xbfff_ffff), Ok(quarter + half - 1));
     assert_eq!(at(quarter, 0xc000_0001), Ok(4 << 32 | 0xc000_0001));
     // There is none before the first.
