@@ -16,6 +16,8 @@ pub mod search;
 
 pub mod latency;
 
+pub mod sealer;
+
 pub mod tester;
 
 pub mod fixture;

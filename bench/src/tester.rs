@@ -2,7 +2,8 @@
 //! rate, takes what comes out of another, and looks at loss, order and time.
 //!
 //! What comes out may be clear text or ESP. Of ESP the sequence numbers show the order; with the
-//! SA's key one packet in [`SAMPLE`] is opened for the time at which it was sent.
+//! SA's key one packet in [`SAMPLE`] is opened for the time at which it was sent. What goes in is
+//! clear text, or ESP for a device that opens it.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,17 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrayvec::ArrayVec;
-use ipsec::crypto::suite::{Encryption, Suite};
 use ipsec::crypto::{OpenJob, Transform, open};
 use ipsec::limits::BATCH;
-use ipsec::secret::Secret;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use xipsec::port::xdp::XdpPort;
-use xipsec::port::xdp::frame::Received;
+use xipsec::port::xdp::frame::{Received, Transmit};
 use xipsec::port::xdp::program::AttachMode;
 use xipsec::port::{Buffer, Burst, Frame, Port};
 
 use crate::latency::Latency;
+use crate::sealer::Sealer;
 use crate::search::Trial;
 use crate::wire::{Interface, Mac};
 
@@ -129,6 +129,7 @@ pub struct Tester {
     source: Mac,
     templates: Vec<Vec<u8>>,
     key: Option<Transform>,
+    sealer: Option<Sealer>,
     /// Clear text of a packet that was opened.
     room: Vec<u8>,
     start: Instant,
@@ -138,11 +139,17 @@ pub struct Tester {
 }
 
 impl Tester {
-    /// Takes both interfaces over. The thread ends in the namespace of the right one.
+    /// Takes both interfaces over. The thread ends in the namespace of the right one. With a
+    /// `sealer` ESP is sent.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn new(left: &Place, right: &Place, key: Option<Transform>) -> Result<Self> {
+    pub fn new(
+        left: &Place,
+        right: &Place,
+        key: Option<Transform>,
+        sealer: Option<Sealer>,
+    ) -> Result<Self> {
         let (left, left_port) = left.open()?;
         let (right, right_port) = right.open()?;
         Ok(Self {
@@ -151,6 +158,7 @@ impl Tester {
             left: left_port,
             right: right_port,
             key,
+            sealer,
             room: vec![0; ipsec::limits::PACKET],
             start: Instant::now(),
             trial: 0,
@@ -174,14 +182,17 @@ impl Tester {
 
     /// Sends for `duration`, `rate` packets a second or as fast as they go, and counts what
     /// arrives until nothing does any more.
-    pub fn run(&mut self, rate: Option<f64>, duration: Duration) -> Seen {
+    ///
+    /// # Errors
+    /// The SA of the sealer has no numbers left.
+    pub fn run(&mut self, rate: Option<f64>, duration: Duration) -> Result<Seen> {
         self.trial += 1;
         let mut seen = Seen::default();
         let began = Instant::now();
         let mut elapsed = Duration::ZERO;
         while elapsed < duration {
             let due = rate.map_or(u64::MAX, |rate| whole(rate * elapsed.as_secs_f64()));
-            self.send(&mut seen, due);
+            self.send(&mut seen, due)?;
             self.left.flush();
             self.receive(&mut seen);
             elapsed = began.elapsed();
@@ -194,29 +205,45 @@ impl Tester {
                 quiet = Instant::now();
             }
         }
-        seen
+        Ok(seen)
     }
 
     /// A batch at most, until `due` packets have been sent.
-    fn send(&mut self, seen: &mut Seen, due: u64) {
-        for _ in 0..BATCH {
-            if seen.sent >= due {
-                return;
-            }
+    fn send(&mut self, seen: &mut Seen, due: u64) -> Result<()> {
+        let mut sealer = self.sealer.take();
+        let mut buffers: ArrayVec<(Transmit, usize), BATCH> = ArrayVec::new();
+        while !buffers.is_full() && seen.sent < due {
             let turn = usize::try_from(seen.sent).unwrap_or(0) % self.templates.len();
-            let template = &self.templates[turn];
-            let Ok(mut buffer) = self.left.allocate(template.len()) else {
-                return;
+            let clear = self.templates[turn].len();
+            let length = match sealer {
+                Some(_) => 14 + Sealer::sealed_length(clear - 14),
+                None => clear,
             };
-            let room = &mut buffer.room()[..template.len()];
-            room.copy_from_slice(template);
-            let stamp = &mut room[HEADERS..HEADERS + STAMP];
+            let Ok(mut buffer) = self.left.allocate(length) else {
+                break;
+            };
+            let frame = &mut buffer.room()[..clear];
+            frame.copy_from_slice(&self.templates[turn]);
+            let stamp = &mut frame[HEADERS..HEADERS + STAMP];
             stamp[..4].copy_from_slice(&self.trial.to_be_bytes());
             stamp[4..12].copy_from_slice(&seen.sent.to_be_bytes());
             stamp[12..].copy_from_slice(&nanoseconds(self.start).to_be_bytes());
-            self.left.transmit(buffer, template.len());
+            if let Some(sealer) = &mut sealer {
+                sealer.add(&frame[14..]);
+            }
+            buffers.push((buffer, length));
             seen.sent += 1;
         }
+        if let Some(sealer) = &mut sealer {
+            let rooms = buffers.iter_mut();
+            let mut rooms = rooms.map(|(it, length)| &mut it.room()[14..*length]);
+            sealer.seal(&mut rooms.by_ref().collect())?;
+        }
+        for (buffer, length) in buffers {
+            self.left.transmit(buffer, length);
+        }
+        self.sealer = sealer;
+        Ok(())
     }
 
     /// One burst off the right interface; what comes back on the left one is nobody's.
@@ -301,36 +328,6 @@ fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// An SA's key for AES-GCM with a 16-byte ICV, in hexadecimal with the salt at its end.
-///
-/// # Errors
-/// Not hexadecimal, or of no key's length.
-pub fn key(text: &str) -> Result<Transform> {
-    let digits = text.trim();
-    let byte = |at: usize| {
-        let pair = digits.get(at..at + 2).context("an odd number of digits")?;
-        u8::from_str_radix(pair, 16).context("no hexadecimal digits")
-    };
-    let bytes: Vec<u8> = (0..digits.len())
-        .step_by(2)
-        .map(byte)
-        .collect::<Result<_>>()?;
-    let bits = match bytes.len() {
-        20 => 128,
-        36 => 256,
-        other => bail!("a key of {other} bytes; AES-GCM takes 20 or 36"),
-    };
-    let suite = Suite {
-        encryption: Encryption::AesGcm { bits, icv: 16 },
-        integrity: None,
-    };
-    Ok(Transform::new(
-        suite,
-        &Secret::new(bytes),
-        &Secret::default(),
-    )?)
-}
-
 /// A frame with everything but the stamp.
 fn template(traffic: &Traffic, source: Mac, length: usize) -> Result<Vec<u8>> {
     let total = u16::try_from(length).context("longer than an IP packet")?;
@@ -381,13 +378,5 @@ mod tests {
         assert_eq!((frame.len(), packet.length), (78, 64));
         assert!(template(&traffic, [4; 6], 47).is_err());
         Ok(())
-    }
-
-    #[test]
-    fn keys_have_the_length_of_one() {
-        assert!(key(&"00".repeat(20)).is_ok() && key(&"aB".repeat(36)).is_ok());
-        for wrong in ["", "0", "zz", &"00".repeat(16)] {
-            assert!(key(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -3,16 +3,18 @@
 #![deny(unsafe_code)]
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use ipsec::crypto::Transform;
 use serde_json::{Value, json};
 use xipsec_bench::pipeline::imix;
 use xipsec_bench::progress::{Document, Progress};
+use xipsec_bench::sealer::{Sealer, key};
 use xipsec_bench::search::{Bounds, Goal, Search};
-use xipsec_bench::tester::{Place, Seen, Tester, Traffic, key};
+use xipsec_bench::tester::{Place, Seen, Tester, Traffic};
 use xipsec_bench::wire::{Mac, parse_mac, pin};
 
 /// Shares of the NDR at which latency is measured, percent.
@@ -39,9 +41,19 @@ struct Arguments {
     /// Lengths of the IP packets, bytes; 0: the Internet mix
     #[arg(long, value_delimiter = ',', default_values_t = [64, 512, 1420, 0])]
     sizes: Vec<usize>,
-    /// File with the key of the SA by which packets come out, in hexadecimal: for their latency
+    /// File with the SA's key, in hexadecimal: of what is sealed, or of what comes out, for its
+    /// latency
     #[arg(long)]
     key_file: Option<PathBuf>,
+    /// SPI of the SA by which packets are sent: ESP in tunnel mode, for a device that opens it
+    #[arg(long, requires_all = ["seal_from", "seal_to", "key_file"])]
+    seal_spi: Option<u32>,
+    /// Outer source address of that SA
+    #[arg(long, requires = "seal_spi")]
+    seal_from: Option<Ipv4Addr>,
+    /// Outer destination address of that SA
+    #[arg(long, requires = "seal_spi")]
+    seal_to: Option<Ipv4Addr>,
     /// Milliseconds of each trial
     #[arg(long, default_value_t = 500)]
     trial: u64,
@@ -59,14 +71,15 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     pin(arguments.core);
-    let key = match &arguments.key_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some(key(&text.with_context(|| path.display().to_string())?)?)
+    let key = arguments.key_file.as_deref().map(read_key).transpose()?;
+    let sealer = match (arguments.seal_spi, arguments.seal_from, arguments.seal_to) {
+        (Some(spi), Some(from), Some(to)) => {
+            let key = arguments.key_file.as_deref().context("no key")?;
+            Some(Sealer::new(read_key(key)?, spi, [from, to]))
         }
-        None => None,
+        _ => None,
     };
-    let mut tester = Tester::new(&arguments.left, &arguments.right, key)?;
+    let mut tester = Tester::new(&arguments.left, &arguments.right, key, sealer)?;
     let mut document = Document::default();
     let mut progress = Progress::new(arguments.sizes.len());
     for &size in &arguments.sizes {
@@ -79,6 +92,11 @@ fn main() -> Result<()> {
     }
     document.print();
     Ok(())
+}
+
+fn read_key(path: &Path) -> Result<Transform> {
+    let text = std::fs::read_to_string(path);
+    key(&text.with_context(|| path.display().to_string())?)
 }
 
 fn measure(arguments: &Arguments, tester: &mut Tester, size: usize) -> Result<Value> {
@@ -96,8 +114,8 @@ fn measure(arguments: &Arguments, tester: &mut Tester, size: usize) -> Result<Va
         all.foreign += seen.foreign;
     };
     // The first packets resolve neighbours and find homes for states.
-    tester.run(Some(1000.0), duration);
-    let flood = tester.run(None, duration);
+    tester.run(Some(1000.0), duration)?;
+    let flood = tester.run(None, duration)?;
     add(&flood);
     let ceiling = flood.trial(0.0).sent;
     let bounds = Bounds {
@@ -110,7 +128,7 @@ fn measure(arguments: &Arguments, tester: &mut Tester, size: usize) -> Result<Va
     let mut rates = [0.0; 2];
     for (rate, goal) in rates.iter_mut().zip([Goal::Ndr, Goal::Pdr]) {
         *rate = search.find(goal, bounds, |load| {
-            let seen = tester.run(Some(load), duration);
+            let seen = tester.run(Some(load), duration)?;
             add(&seen);
             anyhow::Ok(seen.trial(load))
         })?;
@@ -119,7 +137,7 @@ fn measure(arguments: &Arguments, tester: &mut Tester, size: usize) -> Result<Va
     for percent in LOADS {
         let load = rates[0] * f64::from(percent) / 100.0;
         if load >= 1.0 {
-            let seen = tester.run(Some(load), duration * 2);
+            let seen = tester.run(Some(load), duration * 2)?;
             add(&seen);
             let mut value = seen.latency.to_json();
             value["percent_of_ndr"] = percent.into();

@@ -8,11 +8,19 @@ use crate::report::number::{count, digits, short};
 use crate::report::plot::{self, Axis, Bars, Line, Series};
 use crate::report::table::Table;
 
-/// Name of the gateway among the devices.
-const OURS: &str = "xipsec";
-
 /// Name of the device that ratios are to.
 const REFERENCE: &str = "bare";
+
+/// The gateway among the devices, and what its ratios are to: in each direction, and with each of
+/// the flags that are compared.
+fn against(device: &str) -> &'static [&'static str] {
+    match device {
+        "xipsec inbound" => &["bare inbound"],
+        "xipsec" => &[REFERENCE, "kernel"],
+        flag if flag.starts_with("xipsec, ") => &[REFERENCE],
+        _ => &[],
+    }
+}
 
 pub(in crate::report) fn pieces(records: &[Value]) -> Vec<Piece> {
     let mut pieces = Vec::new();
@@ -31,6 +39,8 @@ fn device_name(device: &str) -> &str {
         "kernel" => "kernel forwarding",
         "bare" => "bare AF_XDP forwarder",
         "xipsec" => "xipsec (seals ESP)",
+        "xipsec inbound" => "xipsec (opens ESP)",
+        "bare inbound" => "bare AF_XDP forwarder, of ESP",
         "given" => "the given device",
         other => other,
     }
@@ -54,24 +64,30 @@ fn of<'r>(records: &'r [Value], device: &Value, size: &Value) -> Option<&'r Valu
 
 /// First of all: the gateway against the bare forwarder and the kernel.
 fn ratios(records: &[Value], pieces: &mut Vec<Piece>) {
-    let columns = ["bytes, to", "NDR", "PDR", "median latency at 50 % of NDR"];
+    let columns = [
+        "bytes, what to what",
+        "NDR",
+        "PDR",
+        "median latency at 50 % of NDR",
+    ];
     let mut table = Table::new("xipsec as a ratio", &columns);
     for size in distinct(&all(records), "size") {
-        let Some(ours) = of(records, &OURS.into(), &size) else {
-            continue;
-        };
-        for other in [REFERENCE, "kernel"] {
-            let Some(other) = of(records, &other.into(), &size) else {
-                continue;
-            };
+        let mut pairs = Vec::new();
+        for ours in such(records, &[("size", size.clone())]) {
+            let others = against(text(ours, "device")).iter();
+            let others = others.filter_map(|other| of(records, &(*other).into(), &size));
+            pairs.extend(others.map(|other| (ours, other)));
+        }
+        for (ours, other) in pairs {
             let rates = ["ndr", "pdr"].map(|key| figure(ours, key) / figure(other, key));
             let median = |record| at(record, 50).map_or(f64::NAN, |it| figure(it, "p50"));
             let waits = median(ours) / median(other);
-            let name = device_name(text(other, "device"));
+            let [name, to] = [ours, other].map(|it| device_name(text(it, "device")));
             let [ndr, pdr] = rates.map(plot::times);
-            let cells = [format!("{}, {name}", size_name(&size)), ndr, pdr];
+            let cells = [format!("{}, {name} to {to}", size_name(&size)), ndr, pdr];
             table.row(cells.into_iter().chain([plot::times(waits)]));
-            if text(other, "device") == REFERENCE && whole(other, "size") == 1420 {
+            let head = text(ours, "device") == "xipsec" && text(other, "device") == REFERENCE;
+            if head && whole(other, "size") == 1420 {
                 let label = "PDR against a bare AF_XDP forwarder, 1420 bytes, veth";
                 pieces.push(Piece::Head(plot::times(rates[1]), label.to_owned()));
             }
@@ -91,6 +107,7 @@ fn rates(records: &[Value], pieces: &mut Vec<Piece>) {
         "offered kpps",
         "lost",
         "disordered",
+        "idle, % of a core",
     ];
     let mut table = Table::new("Rates", &columns);
     let (devices, sizes) = (
@@ -114,6 +131,9 @@ fn rates(records: &[Value], pieces: &mut Vec<Piece>) {
                 kilo("offered"),
                 format!("{} of {}", count(lost), short(figure(record, "sent"))),
                 count(whole(record, "disordered")),
+                record["idle_cpu_percent"]
+                    .as_f64()
+                    .map_or_else(String::new, digits),
             ]);
         }
     }
@@ -212,7 +232,7 @@ fn latency(records: &[Value], pieces: &mut Vec<Piece>) {
 /// One record of each device, for the tests of the report.
 #[cfg(test)]
 pub(in crate::report) fn samples() -> Vec<Value> {
-    let devices = [OURS, REFERENCE, "kernel"].into_iter();
+    let devices = ["xipsec", REFERENCE, "kernel"].into_iter();
     let record = |device| {
         serde_json::json!({"device": device, "size": 1420, "offered": 5e5, "ndr": 4e5, "pdr": 4.5e5,
             "sent": 1000, "received": 990, "disordered": 0, "foreign": 0,
