@@ -1,6 +1,7 @@
 //! What comes from the protected side and from the machine: selected, fitted and protected by
 //! several SAs. The far gateway opens all that the near one seals.
 
+use ipsec::ip::fragment::Plan;
 use ipsec::packet::{Fragment, Version, builtin, parse};
 use ipsec::time::{MILLISECOND, Time};
 
@@ -36,6 +37,16 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             let packet = pair.sample(number, true, length);
             let by = u8::from(pair.own);
             seeds.push([one(by, &packet), one(0x80 | by, &packet), one(by, &packet)].concat());
+        }
+        // The machine's own fragments, as they are.
+        let packet = pair.sample(number, true, 2500);
+        if let Some(plan) = Plan::own(&packet, 7, 1000) {
+            let mut piece = [0; 1000];
+            let pieces = (0..plan.count()).filter_map(|index| {
+                let length = plan.write(&packet, index, &mut piece)?;
+                Some(one(3, &piece[..length]))
+            });
+            seeds.push(pieces.flatten().collect());
         }
     }
     seeds
