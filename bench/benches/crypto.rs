@@ -401,14 +401,14 @@ fn run(criterion: &mut Criterion<Cycles>, case: Case) -> Minima {
 #[expect(clippy::print_stdout, reason = "the result")]
 fn print(results: &[(Case, Minima)]) {
     println!("\ncycles of the time-stamp counter per packet, least of many bursts of {BURST}");
-    println!("{:<40}{:<20}{:>9}{:>8}", "burst", "code", "cycles", "ratio");
+    println!("{:<44}{:<20}{:>9}{:>8}", "burst", "code", "cycles", "ratio");
     let mut document = Document::default();
     for (case, minima) in results {
         let reference = minima.first().map_or(0, |(_, cycles)| *cycles);
         for (name, cycles) in minima {
             let ratio = *cycles as f64 / reference as f64;
             let cycles = *cycles as f64 / BURST as f64;
-            println!("{:<40}{name:<20}{cycles:>9.1}{ratio:>8.2}", case.name());
+            println!("{:<44}{name:<20}{cycles:>9.1}{ratio:>8.2}", case.name());
             document.record(json!({
                 "suite": self::name(case.suite),
                 "direction": if case.opens { "open" } else { "seal" },
