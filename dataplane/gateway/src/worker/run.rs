@@ -125,6 +125,10 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub fn round(&mut self, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
         self.lender.begin_round();
         let mut work = self.take_back() + self.reap(snapshot, now);
+        if self.lender.is_home() {
+            // What waited for a reservation goes before what arrives now.
+            self.retry_shelf(snapshot, now);
+        }
         if self.takes_in(now) {
             work += self.serve_parcels(snapshot, now);
         }

@@ -367,6 +367,28 @@ fn a_held_packet_is_not_opened_again_before_more_is_reserved() {
 }
 
 #[test]
+fn what_was_held_is_not_overtaken_by_the_burst_that_finds_more_reserved() {
+    let tunnel = sa("in", 0x2001, "in", 7) + &policy("in", NETS, &protect("in"));
+    let mut world = World::new(&(PORTS.to_owned() + &tunnel), 1);
+    world.sas[0].published.reserved_end.store(0, Relaxed);
+    // Told apart by their hop limits, from which both gateways take one.
+    let packets = sealed(
+        0x2001,
+        7,
+        &[11, 12, 13, 14].map(|hops| udp(FAR, NEAR, hops)),
+    );
+    let (first, second) = packets.split_at(2);
+    world.offer(0, WAN, first, Time(0));
+    assert_eq!(world.tally().of(Cell::Held), 2);
+    // The grant comes between two rounds, and the next burst is there already.
+    world.sas[0].published.reserved_end.store(9, Relaxed);
+    world.offer(0, WAN, second, Time(1));
+    let sent = world.sent(0, LAN);
+    let order: Vec<u8> = sent.iter().map(|packet| packet[8]).collect();
+    assert_eq!(order, [9, 10, 11, 12]);
+}
+
+#[test]
 fn an_opened_packet_goes_on_where_its_next_sa_is_at_home() {
     // From one spoke to another: opened by one SA, sealed by the next.
     let spokes = ["10.2.0.0/16", "10.3.0.0/16"];
