@@ -77,7 +77,9 @@ impl Owned {
         Self {
             states,
             memory: Memory::new(256, ipsec::time::SECOND),
-            policies: vec![Count::default(); fixture.snapshot.tables.policy_count()],
+            policies: (0..fixture.snapshot.tables.policy_count())
+                .map(|_| Count::default())
+                .collect(),
             wanted: ArrayVec::new(),
             ivs: ipsec::crypto::iv::RandomIvs::seeded(&[1; 32], 0),
             between: vec![0; outbound::BUNDLE_ROOM],

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use ipsec::crypto::iv::RandomIvs;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::sa::Sa;
-use ipsec::tables::{Tables, Unmatched};
+use ipsec::tables::{Count, Tables, Unmatched};
 use ipsec::time::Time;
 use xipsec::assembly;
 use xipsec::config::{self, Config, Purpose};
-use xipsec::counters::{Block, PolicyCell};
+use xipsec::counters::Block;
 use xipsec::port::memory::{MemoryFrame, MemoryPort};
 use xipsec::port::settings::Side;
 use xipsec::route::PortIndex;
@@ -268,8 +268,8 @@ pub fn worker(
 /// What worker `number` is told at its birth.
 #[must_use]
 pub fn settings(snapshot: &Snapshot, sas: usize, number: u16) -> WorkerSettings {
-    let policies: Arc<[PolicyCell]> = (0..snapshot.tables.policy_count())
-        .map(|_| PolicyCell::default())
+    let policies: Arc<[Count]> = (0..snapshot.tables.policy_count())
+        .map(|_| Count::default())
         .collect();
     WorkerSettings {
         number,

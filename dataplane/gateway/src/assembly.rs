@@ -53,12 +53,14 @@ pub fn sas(
         let sa = Sa::new(SaSlot(slot), parameters, start.iv_mask)
             .map_err(|error| AssemblyError::Key(name, error))?;
         park(&sa, start, now)?;
-        sas.push(sa);
+        // At once: keys, state and SA then lie in one page, and a packet among a million reads all.
+        sas.push(Arc::new(sa));
     }
+    let mut own: Vec<&mut Sa> = sas.iter_mut().filter_map(Arc::get_mut).collect();
     let bundles = policies.iter().flat_map(|policy| &policy.bundles);
-    share_homes(&mut sas, bundles.map(Vec::as_slice));
-    share_peers(&mut sas);
-    Ok(sas.into_iter().map(Arc::new).collect())
+    share_homes(&mut own, bundles.map(Vec::as_slice));
+    share_peers(&mut own);
+    Ok(sas)
 }
 
 /// Parks a state as `start` has it, which no worker has taken yet.

@@ -307,30 +307,6 @@ impl AsRef<Self> for Block {
     }
 }
 
-/// Packets and bytes of one policy on one worker: one writer, relaxed stores.
-#[derive(Debug, Default)]
-pub struct PolicyCell {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl PolicyCell {
-    /// Shows the worker's own numbers. Only the worker that owns the cell may call this.
-    pub fn show(&self, packets: u64, bytes: u64) {
-        self.packets.store(packets, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Packets and bytes so far.
-    #[must_use]
-    pub fn read(&self) -> (u64, u64) {
-        (
-            self.packets.load(Ordering::Relaxed),
-            self.bytes.load(Ordering::Relaxed),
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,8 @@ pub mod verdict;
 
 pub mod time;
 
+mod prefetch;
+
 pub mod wire;
 
 pub mod packet;

@@ -9,50 +9,47 @@ use std::ops::Deref;
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// Raw key bytes. `Debug` shows the length alone; the bytes are wiped on drop.
-pub struct Secret(Zeroizing<Vec<u8>>);
+/// Raw key bytes. `Debug` shows the length alone; the bytes are wiped on drop. A pointer long, and
+/// nothing behind it for no key: every SA of a running gateway holds two of those.
+#[derive(Default)]
+pub struct Secret(Option<Box<Zeroizing<Vec<u8>>>>);
 
 impl Secret {
     /// Takes over `bytes`; the caller's vector becomes the secret, nothing is copied.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        let is_some = !bytes.is_empty();
+        Self(is_some.then(|| Box::new(Zeroizing::new(bytes))))
     }
 
     /// The key bytes. Whoever calls this must not let them reach any output.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().map_or(&[], |bytes| bytes.as_slice())
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.expose().len()
     }
 
     /// True for the key of an algorithm that has none (`null`).
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// A second copy, for the one caller that must keep the configuration and build an SA from it.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self::new(self.0.to_vec())
-    }
-}
-
-impl Default for Secret {
-    fn default() -> Self {
-        Self::new(Vec::new())
+        Self::new(self.expose().to_vec())
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} bytes)", self.0.len())
+        write!(f, "Secret({} bytes)", self.len())
     }
 }
 

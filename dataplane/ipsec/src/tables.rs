@@ -7,12 +7,17 @@ mod local;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use hashbrown::HashSet;
 
 use crate::packet::{Builtin, Fragment, Packet, Version, address_bits, builtin, protocol};
 use crate::policy::selector::turned;
-use crate::policy::{Policy, PolicyIndex, PolicyParameters, Spd, TcpMss};
+use crate::policy::{
+    Bundle, Bundles, Policy, PolicyIndex, PolicyParameters, Spd, TcpMss, UpperUse,
+};
+use crate::prefetch::first_line;
 use crate::sa::association::{Direction, Mode, Protocol};
 use crate::sa::database::Sad;
 use crate::sa::path_mtu::Report;
@@ -39,24 +44,40 @@ type Endpoint = (Version, u128);
 
 type Set<T> = HashSet<T, foldhash::fast::RandomState>;
 
-/// Packets and bytes that one policy decided, on one worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Packets and bytes that one policy decided, on one worker: that worker alone writes, relaxed, and
+/// who asks reads. A line for each policy and no second one, since those of a hundred thousand lie
+/// in no cache.
+#[derive(Debug, Default)]
 pub struct Count {
-    /// Packets.
-    pub packets: u64,
-    /// Their IP length, bytes.
-    pub bytes: u64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Count {
-    /// Counts a packet of `length` bytes for `policy`.
-    pub fn add(counts: &mut [Self], policy: Option<PolicyIndex>, length: u16) {
+    /// Packets so far, and their IP length in bytes.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (self.packets.load(Relaxed), self.bytes.load(Relaxed))
+    }
+
+    /// Counts a packet of `length` bytes for `policy`. Only the worker that owns `counts` may.
+    #[inline]
+    pub fn add(counts: &[Self], policy: Option<PolicyIndex>, length: u16) {
         if let Some(PolicyIndex(index)) = policy
-            && let Some(count) = counts.get_mut(index as usize)
+            && let Some(count) = counts.get(index as usize)
         {
-            count.packets += 1;
-            count.bytes += u64::from(length);
+            let (packets, bytes) = count.read();
+            count.packets.store(packets.wrapping_add(1), Relaxed);
+            count
+                .bytes
+                .store(bytes.wrapping_add(length.into()), Relaxed);
         }
+    }
+
+    /// Asks memory for a policy's counts.
+    pub(crate) fn prefetch(counts: &[Self], policy: Option<PolicyIndex>) {
+        let count = policy.and_then(|PolicyIndex(index)| counts.get(index as usize));
+        count.map(first_line);
     }
 }
 
@@ -118,7 +139,13 @@ pub struct Tables {
     outbound_spis: Set<(u32, Protocol)>,
     /// Some inbound policy wants more than one SA.
     bundles: bool,
+    /// See [`Self::is_large`].
+    is_large: bool,
 }
+
+/// SAs and policies up to which nothing is asked for ahead. 256 of them take some 200 KiB, which the
+/// second level of a core's cache holds.
+const SMALL: usize = 256;
 
 impl Tables {
     /// Builds the tables. `policies` stand in file order.
@@ -140,6 +167,7 @@ impl Tables {
             };
             side.push(policy(PolicyIndex(index), parameters, &sad)?);
         }
+        let sas = sad.len();
         let mut tables = Self {
             sad: Arc::new(sad),
             inbound: Arc::new(Spd::new(Direction::In, inbound)),
@@ -154,6 +182,7 @@ impl Tables {
             clamps: policies.iter().any(|it| it.tcp_mss != TcpMss::Off),
             outbound_spis: Set::default(),
             bundles: false,
+            is_large: sas + policies.len() > SMALL,
         };
         tables.survey();
         Ok(tables)
@@ -161,7 +190,11 @@ impl Tables {
 
     /// Gathers what the SAs say about addresses and ports, and the policies about bundles.
     fn survey(&mut self) {
-        let mut bundles = self.inbound.policies().iter().flat_map(|it| &it.bundles);
+        let mut bundles = self
+            .inbound
+            .policies()
+            .iter()
+            .flat_map(|it| it.bundles.iter());
         self.bundles = bundles.any(|bundle| bundle.len() > 1);
         for sa in self.sad.iter() {
             let parameters = &sa.parameters;
@@ -213,6 +246,13 @@ impl Tables {
             transport: self.find_transport(),
             ..self.clone()
         }
+    }
+
+    /// True when SAs or policies are so many that a packet finds its own in no cache, and it pays to
+    /// ask memory for them before they are needed.
+    #[inline]
+    pub(crate) const fn is_large(&self) -> bool {
+        self.is_large
     }
 
     /// True when packets may come through more than one SA.
@@ -461,25 +501,29 @@ fn policy(
             sa: name.clone(),
         })
     };
-    let bundles: Vec<Vec<SaSlot>> = parameters
+    let bundles: Bundles = parameters
         .bundles
         .iter()
-        .map(|bundle| bundle.iter().map(slot).collect())
+        .map(|bundle| {
+            let slots: Result<Vec<SaSlot>, _> = bundle.iter().map(slot).collect();
+            Ok(Bundle::new(&slots?))
+        })
         .collect::<Result<_, _>>()?;
     let for_one = |slot: &SaSlot| {
         let sa = sad.by_slot(*slot);
         sa.is_some_and(|sa| sa.parameters.per_worker)
     };
-    let per_worker = (0..).zip(&bundles);
+    let per_worker = (0..).zip(bundles.iter());
     let per_worker = per_worker.filter(|(_, bundle)| bundle.iter().all(for_one));
     let per_worker = per_worker.map(|(place, _)| place).collect();
     Ok(Policy {
         index,
         action: parameters.action,
-        selector: parameters.selector.clone(),
-        priority: parameters.priority,
+        upper: UpperUse::of(&parameters.selector),
         tcp_mss: parameters.tcp_mss,
+        priority: parameters.priority,
         bundles,
         per_worker,
+        selector: parameters.selector.clone(),
     })
 }

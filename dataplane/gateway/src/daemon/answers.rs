@@ -9,6 +9,7 @@ use ipsec::crypto::Backend;
 use ipsec::policy::{AddressRange, AddressSelector, PolicyParameters, PortSelector, Selector};
 use ipsec::sa::Sa;
 use ipsec::sa::association::{Direction, Mode, NO_HOME, Protocol};
+use ipsec::tables::Count;
 use ipsec::time::{SECOND, Time};
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ use crate::control::protocol::{
     Choice, CryptoRow, Method, PolicyRow, PortRow, SaRow, Status, WorkerRow,
 };
 use crate::control::server::{Answers, Refused};
-use crate::counters::{self, Block, Cell, PolicyCell, Tally};
+use crate::counters::{self, Block, Cell, Tally};
 use crate::daemon::cores;
 use crate::daemon::orders;
 use crate::daemon::ports::OpenPort;
@@ -46,7 +47,7 @@ pub struct Running {
     /// What the workers share among each other.
     pub exchange: Arc<LiveExchange>,
     /// Each worker's policy counters.
-    pub policy_cells: Vec<Arc<[PolicyCell]>>,
+    pub policy_cells: Vec<Arc<[Count]>>,
     /// Each worker's core.
     pub cores: Vec<Option<usize>>,
     /// The host thread's counters.
@@ -176,7 +177,7 @@ impl Running {
                 .policy_cells
                 .iter()
                 .filter_map(|cells| cells.get(index));
-            let sums = cells.map(PolicyCell::read);
+            let sums = cells.map(Count::read);
             sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
         };
         let snapshot = self.shared.snapshot.load();

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipsec::policy::{Action, PolicyParameters};
+use ipsec::policy::{Action, Bundle, PolicyParameters};
+use ipsec::sa::Sa;
 use ipsec::sa::association::Direction;
-use ipsec::sa::{Sa, SaSlot};
 use ipsec::tables::Unmatched;
 
 use crate::assembly::{self, AssemblyError};
@@ -183,7 +183,7 @@ pub fn ordered(policies: &[PolicyParameters]) -> Vec<&PolicyParameters> {
 pub fn host_mtu(snapshot: &Snapshot) -> usize {
     const LONGEST: u16 = 1500;
     let tables = &snapshot.tables;
-    let fits = |bundle: &Vec<SaSlot>| {
+    let fits = |bundle: &Bundle| {
         let sas = bundle.iter().filter_map(|slot| tables.sad.by_slot(*slot));
         let sas: Vec<&Sa> = sas.map(|sa| &**sa).collect();
         let outer = sas.last()?;
@@ -205,7 +205,11 @@ pub fn host_mtu(snapshot: &Snapshot) -> usize {
         let mtu = mtu.min(outer.published.path_mtu.bytes());
         Some(ipsec::outbound::largest_inner(&sas, mtu))
     };
-    let bundles = tables.outbound.policies().iter().flat_map(|it| &it.bundles);
+    let bundles = tables
+        .outbound
+        .policies()
+        .iter()
+        .flat_map(|it| it.bundles.iter());
     let smallest = bundles.filter_map(fits).min().unwrap_or(LONGEST);
     usize::from(smallest.max(1280))
 }

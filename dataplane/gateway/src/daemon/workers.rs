@@ -6,11 +6,12 @@ use std::thread::JoinHandle;
 
 use core_affinity::CoreId;
 use ipsec::crypto::iv::RandomIvs;
+use ipsec::tables::Count;
 use ipsec::time::MILLISECOND;
 
 use crate::assembly;
 use crate::config::Dataplane;
-use crate::counters::{Block, PolicyCell};
+use crate::counters::Block;
 use crate::daemon::ports::OpenQueue;
 use crate::port::host::HostLink;
 use crate::port::xdp::XdpPort;
@@ -52,7 +53,7 @@ pub struct Crew {
     /// What each publishes.
     pub blocks: Vec<Arc<Block>>,
     /// Each one's policy counters.
-    pub policies: Vec<Arc<[PolicyCell]>>,
+    pub policies: Vec<Arc<[Count]>>,
     /// Each one's core, if it could be pinned.
     pub cores: Vec<Option<usize>>,
 }
@@ -109,9 +110,7 @@ impl Crew {
         around: &Surroundings,
     ) -> std::io::Result<WorkerSettings> {
         let block = Arc::new(Block::new(ports));
-        let policies: Arc<[PolicyCell]> = (0..around.policies)
-            .map(|_| PolicyCell::default())
-            .collect();
+        let policies: Arc<[Count]> = (0..around.policies).map(|_| Count::default()).collect();
         self.blocks.push(Arc::clone(&block));
         self.policies.push(Arc::clone(&policies));
         let workers = u32::try_from(around.shared.workers)

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use ipsec::sa::Sa;
 use ipsec::sa::association::Direction;
+use ipsec::tables::Count;
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::counters::{Cell, PolicyCell, PortCell, Tally};
+use crate::counters::{Cell, PortCell, Tally};
 
 /// Counters of one port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +160,7 @@ impl Document {
         port_names: &[String],
         (sas, now): (&[Arc<Sa>], Time),
         policy_names: &[String],
-        policies: &[Arc<[PolicyCell]>],
+        policies: &[Arc<[Count]>],
     ) -> Self {
         let ports = port_names.iter().enumerate().map(|(index, name)| {
             let stats = serde_json::to_value(PortStats::of(tally, index));
@@ -169,7 +170,7 @@ impl Document {
             let counts = policies
                 .iter()
                 .filter_map(|cells| cells.get(index))
-                .map(PolicyCell::read);
+                .map(Count::read);
             let (packets, bytes) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
             PolicyStats {
                 name: name.clone(),

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ipsec::crypto::iv::RandomIvs;
-use ipsec::tables::Unmatched;
+use ipsec::tables::{Count, Unmatched};
 use ipsec::time::{MILLISECOND, Time};
 use ipsec::verdict::DropReason;
 
 use crate::assembly::{self, AssemblyError};
 use crate::config::Config;
-use crate::counters::{Block, PolicyCell};
+use crate::counters::Block;
 use crate::observe::stats::Document;
 use crate::offline::capture::{self, Captured, Writer};
 use crate::port::memory::MemoryPort;
@@ -251,7 +251,7 @@ struct Pipeline {
     port_names: Vec<String>,
     policy_names: Vec<String>,
     sas: Vec<Arc<ipsec::sa::Sa>>,
-    policies: Arc<[PolicyCell]>,
+    policies: Arc<[Count]>,
     drops_before: [u64; DropReason::COUNT],
     /// How often peers have moved.
     moves: u64,
@@ -379,15 +379,15 @@ impl Pipeline {
 }
 
 /// A counter for each policy.
-fn counters(count: usize) -> Arc<[PolicyCell]> {
-    (0..count).map(|_| PolicyCell::default()).collect()
+fn counters(count: usize) -> Arc<[Count]> {
+    (0..count).map(|_| Count::default()).collect()
 }
 
 /// The one worker of a pipeline, which has seen no packet yet.
 fn worker(
     config: &Config,
     sas: usize,
-    policies: &Arc<[PolicyCell]>,
+    policies: &Arc<[Count]>,
     ports: Vec<MemoryPort>,
 ) -> Result<Worker<MemoryPort, Received>, ReplayError> {
     let fragments = config.dataplane.fragments;

@@ -80,7 +80,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 (verdict, way, buffer) => {
                     if let (Some(exit), Some(unused)) = (way, buffer) {
-                        self.leave_room(exit.port, unused);
+                        self.leave_room(exit.port(), unused);
                     }
                     let judged = judge(verdict);
                     refused = refused.and(judged);

@@ -83,7 +83,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         arrival: Arrival,
         now: Time,
     ) {
-        let port = exit.port;
+        let port = exit.port();
         let frame = &mut buffer.room()[..ETHERNET + length];
         let source = snapshot.ports[port.index()].mac;
         let link = exit.link.resolved();
@@ -138,13 +138,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         let length = usize::from(packet.length);
         let ended = match self.way_out(snapshot, (carrier.ip(length), packet), transit, now) {
             Err(reason) => Err((reason, carrier)),
-            Ok(way) if packet.length > way.mtu => {
+            Ok(way) if packet.length > way.mtu() => {
                 let ip = carrier.ip(length);
                 self.forward_fragments(snapshot, (ip, packet), way, transit, now);
                 self.abandon(carrier);
                 Ok(())
             }
-            Ok(way) => self.load(carrier, way.port, length).map(|mut buffer| {
+            Ok(way) => self.load(carrier, way.port(), length).map(|mut buffer| {
                 let ip = &mut buffer.room()[ETHERNET..ETHERNET + length];
                 if let Some(direction) = transit.crossing {
                     clamp(snapshot, ip, packet, direction, (self.number, now));
@@ -173,13 +173,13 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) -> Result<Exit, DropReason> {
         let to = (packet.version, packet.destination);
         let way = self.way(snapshot, to, packet);
-        let toward = way.map(|exit| exit.port);
+        let toward = way.map(|exit| exit.port());
         if !transit.arrival.is_local() && packet.hop_limit <= 1 {
             let complaint = Complaint::TimeExceeded;
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
             return Err(DropReason::HopLimit);
         }
-        let mtu = way.map_or(u16::MAX, |exit| exit.mtu);
+        let mtu = way.map_or(u16::MAX, |exit| exit.mtu());
         if packet.length > mtu && packet.dont_fragment {
             let complaint = Complaint::TooBig(mtu);
             self.complain(snapshot, complaint, (ip, packet), transit, toward, now);
@@ -238,14 +238,14 @@ impl<P: Port, H: Host> Worker<P, H> {
         transit: Transit,
         now: Time,
     ) {
-        let Some(plan) = self.plan(ip, packet, exit.mtu) else {
+        let Some(plan) = self.plan(ip, packet, exit.mtu()) else {
             return self.drop(DropReason::TooBig, transit.arrival);
         };
         for index in 0..plan.count() {
             if index > 0 && transit.arrival != Arrival::Own {
                 self.tally.add(Cell::Created, 1);
             }
-            let mut buffer = match self.allocate(exit.port, usize::from(exit.mtu)) {
+            let mut buffer = match self.allocate(exit.port(), usize::from(exit.mtu())) {
                 Ok(buffer) => buffer,
                 Err(reason) => {
                     self.drop(reason, transit.arrival);
@@ -254,7 +254,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             };
             let room = &mut buffer.room()[ETHERNET..];
             let Some(length) = plan.write(ip, index, room) else {
-                self.discard(exit.port, buffer);
+                self.discard(exit.port(), buffer);
                 self.drop(DropReason::NoFrame, transit.arrival);
                 continue;
             };

@@ -1,5 +1,7 @@
 //! Where a packet leaves: route, next hop and its MAC address.
 
+use std::num::NonZeroU64;
+
 use ipsec::packet::{Packet, Version};
 use ipsec::sa::Sa;
 use ipsec::verdict::DropReason;
@@ -22,41 +24,64 @@ pub(super) struct Path {
     any_flow: bool,
 }
 
-/// Where a packet leaves: what is needed of a [`Path`] and its neighbour, small enough to travel
-/// in registers.
+/// Where a packet leaves: what is needed of a [`Path`] and its neighbour. Two numbers, of which one
+/// is never 0: it travels in two registers, and so does the answer that there is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exit {
-    pub port: PortIndex,
-    /// Largest IP packet that the way takes, bytes.
-    pub mtu: u16,
+    /// Port and MTU, 16 bits each.
+    place: u32,
     pub link: Link,
+}
+
+impl Exit {
+    #[inline]
+    pub(super) const fn new(port: PortIndex, mtu: u16, link: Link) -> Self {
+        Self {
+            place: (port.0 as u32) << 16 | mtu as u32,
+            link,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn port(self) -> PortIndex {
+        PortIndex((self.place >> 16) as u16)
+    }
+
+    /// Largest IP packet that the way takes, bytes.
+    #[inline]
+    pub(super) const fn mtu(self) -> u16 {
+        (self.place & 0xffff) as u16
+    }
 }
 
 /// The next hop's MAC address in the low 48 bits, or why it is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link(u64);
+pub(super) struct Link(NonZeroU64);
 
 impl Link {
+    /// Set in all of them, since a MAC address may be 0.
+    const ALWAYS: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
     /// Nobody has asked for it yet.
-    const UNKNOWN: Self = Self(1 << 63);
+    const UNKNOWN: Self = Self(Self::ALWAYS.saturating_add(1 << 61));
     /// Asked for; the packet may wait in the queue that the low bits name.
     const WAIT: u64 = 1 << 62;
 
     pub(super) const fn known(mac: Mac) -> Self {
         let [a, b, c, d, e, f] = mac;
-        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        let address = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Self(Self::ALWAYS.saturating_add(address))
     }
 
     const fn wait(queue: QueueIndex) -> Self {
-        Self(Self::WAIT | queue.0 as u64)
+        Self(Self::ALWAYS.saturating_add(Self::WAIT | queue.0 as u64))
     }
 
     /// The MAC address, or the queue that the packet may wait in.
     pub(super) const fn resolved(self) -> Result<Mac, Option<QueueIndex>> {
-        let [flags, _, a, b, c, d, e, f] = self.0.to_be_bytes();
-        if flags == 0 {
+        let [_, _, a, b, c, d, e, f] = self.0.get().to_be_bytes();
+        if !self.is_open() {
             Ok([a, b, c, d, e, f])
-        } else if self.0 & Self::WAIT != 0 {
+        } else if self.0.get() & Self::WAIT != 0 {
             Err(Some(QueueIndex(u16::from_be_bytes([e, f]))))
         } else {
             Err(None)
@@ -65,7 +90,7 @@ impl Link {
 
     /// The packet would have to wait.
     pub(super) const fn is_open(self) -> bool {
-        self.0 >> 48 != 0
+        self.0.get() >> 48 != Self::ALWAYS.get() >> 48
     }
 }
 /// A hash of what stays the same within a flow.
@@ -174,11 +199,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mac = snapshot
             .neighbors
             .lookup(next.port, next.version, next.address);
-        let exit = Exit {
-            port: next.port,
-            mtu: path.mtu,
-            link: mac.map_or(Link::UNKNOWN, Link::known),
-        };
+        let link = mac.map_or(Link::UNKNOWN, Link::known);
+        let exit = Exit::new(next.port, path.mtu, link);
         if path.any_flow && mac.is_some() {
             self.ways.keep(version, destination, exit);
         }
@@ -193,9 +215,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         sa: &Sa,
         inner: &Packet,
     ) -> Option<Exit> {
-        let mut exit = self.way(snapshot, outer_destination(sa), inner)?;
-        exit.mtu = learned(exit.mtu, sa);
-        Some(exit)
+        let exit = self.way(snapshot, outer_destination(sa), inner)?;
+        Some(Exit::new(exit.port(), learned(exit.mtu(), sa), exit.link))
     }
 
     /// The way as [`Self::way`] found it, with a place to wait where the neighbour is unknown.
@@ -217,8 +238,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let path = path.ok_or(DropReason::NoRoute)?;
         let queue = self.pending.admits(path.next);
         let link = queue.map(Link::wait).ok_or(DropReason::NoNeighbor)?;
-        let port = path.next.port;
-        Ok(Exit { port, link, ..exit })
+        Ok(Exit::new(path.next.port, exit.mtu(), link))
     }
 }
 

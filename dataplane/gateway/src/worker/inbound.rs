@@ -5,7 +5,7 @@ use std::slice::ChunksExactMut;
 use arrayvec::ArrayVec;
 use ipsec::inbound::{self, Consumed, Item, Verdict};
 use ipsec::limits::{BATCH, PACKET};
-use ipsec::packet::{Packet, Version};
+use ipsec::packet::Packet;
 use ipsec::sa::association::Direction;
 use ipsec::sa::{Sa, SaSlot};
 use ipsec::time::Time;
@@ -22,7 +22,7 @@ use crate::worker::exit::Exit;
 use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::outbox::Way;
-use crate::worker::process::{Ends, Kept, Worker};
+use crate::worker::process::{Ends, Kept, Worker, note};
 use crate::worker::room::Room;
 
 /// One for each packet of a burst that is opened.
@@ -74,7 +74,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
             let kept = self.end_inbound(fate, source, (buffer.take(), place), snapshot, now);
-            ends.push(kept);
+            note(&mut ends, kept);
         }
         drop(buffers);
         self.opened = own;
@@ -165,13 +165,11 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// What became of packets that were opened, and what others are to know of it.
     pub(super) fn fates_of(&mut self, items: &[Item<'_>], fates: &mut Fates) {
-        self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
-        let nothing = Packet::nothing(Version::V4);
         for item in items {
             fates.push(Fate {
                 verdict: item.verdict,
-                inner: *item.inner.as_ref().unwrap_or(&nothing),
+                inner: item.inner,
                 slot: item.sa.map_or(SaSlot(u32::MAX), |sa| sa.slot),
                 behind: item.held_behind(),
             });
@@ -270,7 +268,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         let next = self.way(snapshot, (inner.version, inner.destination), inner);
-        let unprotected = |exit: Exit| snapshot.ports[exit.port.index()].side == Side::Unprotected;
+        let unprotected =
+            |exit: Exit| snapshot.ports[exit.port().index()].side == Side::Unprotected;
         if next.is_some_and(unprotected) {
             // It would cross the boundary again: the outbound policy decides.
             //= T51 (RFC 4301 section 5.1)
@@ -278,7 +277,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             return;
         }
         if let Some(exit) = next {
-            self.predicted = Some(exit.port);
+            self.predicted = Some(exit.port());
         }
         let transit = Transit {
             arrival: source.arrival,

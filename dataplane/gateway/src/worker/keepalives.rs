@@ -55,7 +55,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let exit = self.outer_way(snapshot, sa, &nothing);
         let exit = exit.ok_or(DropReason::NoRoute)?;
         let exit = self.link(snapshot, exit, outer_destination(sa), &nothing)?;
-        let mut buffer = self.allocate(exit.port, ROOM)?;
+        let mut buffer = self.allocate(exit.port(), ROOM)?;
         match outbound::keepalive(sa, &mut buffer.room()[ETHERNET..]) {
             Some(length) => {
                 let size = (version, length);
@@ -63,7 +63,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 Ok(())
             }
             None => {
-                self.discard(exit.port, buffer);
+                self.discard(exit.port(), buffer);
                 Err(DropReason::NoFrame)
             }
         }

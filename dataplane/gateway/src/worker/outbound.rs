@@ -25,7 +25,7 @@ use crate::worker::frame::{Arrival, Source};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
 use crate::worker::outbox::Way;
-use crate::worker::process::{Ends, Kept, Worker};
+use crate::worker::process::{Ends, Kept, Worker, note};
 use crate::worker::room::Room;
 
 /// What the caller learns of an item once its borrowed buffers are given back.
@@ -84,7 +84,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
             let left = self.tally.left();
-            ends.push(self.end_outbound(fate, source, buffer.take(), snapshot, now));
+            let kept = self.end_outbound(fate, source, buffer.take(), snapshot, now);
+            note(&mut ends, kept);
             if source.arrival == Arrival::Own && self.tally.left() > left {
                 self.count_policy(fate.policy, source.packet.length);
             }
@@ -113,17 +114,14 @@ impl<P: Port, H: Host> Worker<P, H> {
                 (Verdict::Protect, Some(sa)) => self.outer_way(snapshot, sa, &item.packet),
                 _ => None,
             };
-            item.mtu = way.map_or(u16::MAX, |exit| exit.mtu);
+            item.mtu = way.map_or(u16::MAX, |exit| exit.mtu());
             ways.push(way);
         }
         outbound::fit(&mut items);
         for ((item, way), buffer) in items.iter_mut().zip(&mut ways).zip(&mut *buffers) {
             if item.verdict == Verdict::Protect {
-                match self.place(item, *way, rooms, snapshot) {
-                    Ok((fresh, found)) => {
-                        *buffer = Some(fresh);
-                        *way = Some(found);
-                    }
+                match self.place(item, *way, (buffer, rooms), snapshot) {
+                    Ok(found) => *way = Some(found),
                     Err(reason) => item.verdict = Verdict::Drop(reason),
                 }
             }
@@ -150,7 +148,6 @@ impl<P: Port, H: Host> Worker<P, H> {
                 self.keep_filling(batch);
             }
         }
-        self.show_policies(items.iter().map(|item| item.policy));
         self.ask_for_numbers();
         for (item, &way) in items.iter().zip(&ways) {
             fates.push(Fate {
@@ -165,15 +162,18 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    /// Where a packet is sealed into, and its way out.
+    /// Puts what a packet is sealed into where it stays; answers the way out.
     #[inline]
     fn place<'r>(
         &mut self,
         item: &Item<'_>,
         way: Option<Exit>,
-        rooms: &mut ChunksExactMut<'r, u8>,
+        (buffer, rooms): (
+            &mut Option<Room<'r, P::Transmit>>,
+            &mut ChunksExactMut<'r, u8>,
+        ),
         snapshot: &Snapshot,
-    ) -> Result<(Room<'r, P::Transmit>, Exit), DropReason> {
+    ) -> Result<Exit, DropReason> {
         let (Some(exit), Some(sa)) = (way, item.sa) else {
             return Err(DropReason::NoRoute);
         };
@@ -183,14 +183,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         if item.own && exit.link.is_open() {
             return Err(DropReason::NoNeighbor);
         }
-        let room = match self.allocate(exit.port, room_of(item)) {
-            Ok(frame) => Room::Frame(frame),
+        match self.allocate(exit.port(), room_of(item)) {
+            Ok(frame) => *buffer = Some(Room::Frame(frame)),
             Err(DropReason::Unsupported) if item.fragment_outer => {
-                Room::Own(rooms.next().ok_or(DropReason::Unsupported)?)
+                let room = rooms.next().ok_or(DropReason::Unsupported)?;
+                *buffer = Some(Room::Own(room));
             }
             Err(reason) => return Err(reason),
-        };
-        Ok((room, exit))
+        }
+        Ok(exit)
     }
 
     fn end_outbound(
@@ -214,7 +215,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 );
                 return Kept::No;
             }
-            (_, Some(exit), Some(unused)) => self.leave_room(exit.port, unused),
+            (_, Some(exit), Some(unused)) => self.leave_room(exit.port(), unused),
             // Its buffer has gone into a batch.
             (Verdict::Sealed(_), ..) => return Kept::Lent,
             _ => {}
@@ -278,7 +279,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             Ok(packet) => self.leave_in_fragments((outer, &packet), way, snapshot, arrival, now),
             Err(reason) => self.drop(reason, arrival),
         }
-        self.leave_room(way.port, room);
+        self.leave_room(way.port(), room);
     }
 
     fn leave_in_fragments(
@@ -289,7 +290,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         arrival: Arrival,
         now: Time,
     ) {
-        let mtu = way.mtu;
+        let mtu = way.mtu();
         self.identification = self.identification.wrapping_add(1);
         let Some(plan) = fragment::Plan::own(outer, self.identification, mtu) else {
             return self.drop(DropReason::TooBig, arrival);
@@ -298,14 +299,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             if index > 0 && arrival != Arrival::Own {
                 self.tally.add(Cell::Created, 1);
             }
-            match self.allocate(way.port, usize::from(mtu)) {
+            match self.allocate(way.port(), usize::from(mtu)) {
                 Ok(mut buffer) => match plan.write(outer, index, &mut buffer.room()[ETHERNET..]) {
                     Some(length) => {
                         let size = (packet.version, length);
                         self.finish(snapshot, way, buffer, size, arrival, now);
                     }
                     None => {
-                        self.discard(way.port, buffer);
+                        self.discard(way.port(), buffer);
                         self.drop(DropReason::NoFrame, arrival);
                     }
                 },
@@ -382,7 +383,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 }
                 (verdict, way, buffer) => {
                     if let (Some(exit), Some(unused)) = (way, buffer) {
-                        self.leave_room(exit.port, unused);
+                        self.leave_room(exit.port(), unused);
                     }
                     let reason = match verdict {
                         Verdict::Drop(reason) => reason,

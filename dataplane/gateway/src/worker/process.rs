@@ -19,7 +19,7 @@ use ipsec::sa::state::States;
 use ipsec::tables::Count;
 use ipsec::time::Time;
 
-use crate::counters::{Block, Cell, PolicyCell, PortCell, Tally};
+use crate::counters::{Block, Cell, PortCell, Tally};
 use crate::port::settings::Side;
 use crate::port::{Frame, Port};
 use crate::route::PortIndex;
@@ -77,7 +77,7 @@ pub struct WorkerSettings {
     /// Where its counters are published.
     pub block: Arc<Block>,
     /// Counters of the policies, this worker's own.
-    pub policies: Arc<[PolicyCell]>,
+    pub policies: Arc<[Count]>,
     /// Where unknown next hops are asked for; `None`: they are not.
     pub neighbor_requests: Option<Arc<ArrayQueue<NextHop>>>,
     /// Where SAs ask for more reserved numbers; `None`: nothing is reserved.
@@ -99,6 +99,18 @@ pub(super) enum Kept {
 
 /// What became of the frames of a burst.
 pub(super) type Ends = ArrayVec<Kept, BATCH>;
+
+/// Notes what became of the next frame. Nearly all have ended, and what says so is written, not
+/// copied: a copy would wait for the one byte of it that was just stored.
+#[inline(always)]
+pub(super) fn note(ends: &mut Ends, kept: Kept) {
+    ends.push(Kept::No);
+    if kept != Kept::No
+        && let Some(last) = ends.last_mut()
+    {
+        *last = kept;
+    }
+}
 
 /// One worker: its queues, its SAs' states, its counters.
 pub struct Worker<P: Port, H: Host> {
@@ -144,9 +156,8 @@ pub struct Worker<P: Port, H: Host> {
     wanted: ArrayVec<SaSlot, BATCH>,
     /// Identification of the last IPv6 packet that we fragmented.
     pub(super) identification: u32,
-    counts: Vec<Count>,
     block: Arc<Block>,
-    policies: Arc<[PolicyCell]>,
+    policies: Arc<[Count]>,
 }
 
 /// The least number of frames that a lane has for one way.
@@ -216,7 +227,6 @@ impl<P: Port, H: Host> Worker<P, H> {
             between: vec![0; outbound::BUNDLE_ROOM].into_boxed_slice(),
             wanted: ArrayVec::new(),
             identification: u32::from(settings.number) << 24,
-            counts: vec![Count::default(); settings.policies.len()],
             block: settings.block,
             policies: settings.policies,
         }
@@ -232,7 +242,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             tables: &snapshot.tables,
             states: &mut self.states,
             memory: &mut self.memory,
-            policies: &mut self.counts,
+            policies: &self.policies,
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: self.flow_label_seed,
@@ -252,37 +262,16 @@ impl<P: Port, H: Host> Worker<P, H> {
             tables: &snapshot.tables,
             states: &mut self.states,
             memory: &mut self.memory,
-            policies: &mut self.counts,
+            policies: &self.policies,
             wanted: &mut self.wanted,
             bundle: &mut self.between,
             now,
         }
     }
 
-    /// Shows a policy's counters to others.
-    pub(super) fn show_policy(&self, policy: Option<PolicyIndex>) {
-        if let Some(index) = policy.map(|index| index.0 as usize)
-            && let (Some(count), Some(cell)) = (self.counts.get(index), self.policies.get(index))
-        {
-            cell.show(count.packets, count.bytes);
-        }
-    }
-
-    /// Shows the counters of the policies that decided a batch; a run of one is shown once.
-    pub(super) fn show_policies(&self, decided: impl Iterator<Item = Option<PolicyIndex>>) {
-        let mut shown = None;
-        for policy in decided {
-            if policy != shown {
-                self.show_policy(policy);
-                shown = policy;
-            }
-        }
-    }
-
     /// A policy decided the fate of a packet that `select` left uncounted.
-    pub(super) fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
-        Count::add(&mut self.counts, policy, length);
-        self.show_policy(policy);
+    pub(super) fn count_policy(&self, policy: Option<PolicyIndex>, length: u16) {
+        Count::add(&self.policies, policy, length);
     }
 
     /// Passes on which SAs want more numbers reserved.

@@ -10,14 +10,14 @@ use ipsec::crypto::iv::RandomIvs;
 use ipsec::ip::icmp_error::Heeded;
 use ipsec::ip::reassemble::Bounds;
 use ipsec::sa::Sa;
-use ipsec::tables::Unmatched;
+use ipsec::tables::{Count, Unmatched};
 use ipsec::time::{MILLISECOND, SECOND, Time};
 use ipsec::verdict::DropReason;
 use ipsec::wire::checksum::Sum;
 
 use crate::assembly;
 use crate::config::{self, Purpose};
-use crate::counters::{Block, Cell, PolicyCell, Tally};
+use crate::counters::{Block, Cell, Tally};
 use crate::port::Port;
 use crate::port::memory::MemoryPort;
 use crate::port::settings::Side;
@@ -103,7 +103,7 @@ struct World {
     workers: Vec<Worker<MemoryPort, NoHost>>,
     snapshot: Snapshot,
     sas: Vec<Arc<Sa>>,
-    policies: Vec<Arc<[PolicyCell]>>,
+    policies: Vec<Arc<[Count]>>,
     requests: Arc<ArrayQueue<NextHop>>,
     exchange: Arc<MemoryExchange>,
 }
@@ -158,8 +158,8 @@ impl World {
         let mut policies = Vec::new();
         let mut all = Vec::new();
         for number in 0..workers {
-            let cells: Arc<[PolicyCell]> = (0..snapshot.tables.policy_count())
-                .map(|_| PolicyCell::default())
+            let cells: Arc<[Count]> = (0..snapshot.tables.policy_count())
+                .map(|_| Count::default())
                 .collect();
             policies.push(Arc::clone(&cells));
             let settings = WorkerSettings {

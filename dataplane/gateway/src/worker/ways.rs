@@ -79,14 +79,10 @@ mod tests {
 
     #[test]
     fn a_way_is_found_by_address_and_family_until_the_next_burst() {
-        let exit = |mtu| Exit {
-            port: PortIndex(1),
-            mtu,
-            link: Link::known([7; 6]),
-        };
+        let exit = |mtu| Exit::new(PortIndex(1), mtu, Link::known([2; 6]));
         let found = |ways: &Ways, version, destination| {
             let found = ways.find(version, destination);
-            found.map(|exit| exit.mtu)
+            found.map(|exit| exit.mtu())
         };
         let mut ways = Ways::new();
         assert_eq!(found(&ways, Version::V4, 0), None);

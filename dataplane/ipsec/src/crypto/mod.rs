@@ -215,6 +215,17 @@ impl Transform {
         })
     }
 
+    /// Asks memory for the keys.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        match &self.keys {
+            #[cfg(target_arch = "x86_64")]
+            Keys::Own(own) | Keys::EspGmac(own) => own.prefetch(),
+            // The library's keys lie beside what leads to them, or are too many kinds.
+            _ => {}
+        }
+    }
+
     /// The algorithms that the keys are for.
     #[must_use]
     pub const fn suite(&self) -> Suite {

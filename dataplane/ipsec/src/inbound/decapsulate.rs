@@ -19,7 +19,7 @@ pub(super) fn run(batch: &mut [Item<'_>]) {
         }
         item.verdict = match decide(item) {
             Ok(Content::Packet(inner)) => {
-                item.inner = Some(inner);
+                item.inner = inner;
                 Verdict::Continue
             }
             Ok(Content::Dummy) => Verdict::Consumed(Consumed::Dummy),

@@ -208,9 +208,9 @@ fn clear(
     } else {
         Verdict::Forward
     };
-    let decision = tables
-        .inbound
-        .decide(packet, Passage::Clear, context.memory, context.now);
+    let spd = &tables.inbound;
+    let first = spd.position(packet);
+    let decision = spd.decide(packet, first, Passage::Clear, context.memory, context.now);
     let verdict = match decision {
         Decision::Policy(policy) => match policy.action {
             Action::Bypass => bypassed,

@@ -94,8 +94,9 @@ pub struct Item<'a> {
     pub sequence: u64,
     /// Where the plaintext goes; at least `source.len()` bytes. Given by the caller before `open`.
     pub destination: Option<&'a mut [u8]>,
-    /// The opened packet's descriptor.
-    pub inner: Option<Packet>,
+    /// The opened packet's descriptor, until then nothing's: not an option, whose undefined half
+    /// would be copied with the rest.
+    pub inner: Packet,
     /// The policy that decided, for its counters.
     pub policy: Option<PolicyIndex>,
     /// The fate so far.
@@ -126,7 +127,7 @@ impl<'a> Item<'a> {
             header_offset: 0,
             sequence: 0,
             destination: None,
-            inner: None,
+            inner: Packet::nothing(packet.version),
             policy: None,
             verdict: Verdict::Continue,
             kind: Kind::Clear,
@@ -150,7 +151,7 @@ impl<'a> Item<'a> {
     /// `destination[..inner.length]`, and goes on as [`Self::resumed`] with [`resume`].
     #[must_use]
     pub fn held_behind(&self) -> Option<SaSlot> {
-        let is_new = matches!(self.verdict, Verdict::Held(_)) && self.inner.is_some();
+        let is_new = matches!(self.verdict, Verdict::Held(_)) && !self.inner.is_nothing();
         self.outer_sa.filter(|_| is_new).map(|sa| sa.slot)
     }
 }
@@ -164,7 +165,7 @@ pub struct Context<'a, 'w> {
     /// The worker's memory of first fragments.
     pub memory: &'w mut Memory,
     /// The worker's policy counters, by [`PolicyIndex`]; [`Tables::policy_count`] of them.
-    pub policies: &'w mut [Count],
+    pub policies: &'w [Count],
     /// SAs that want more sequence numbers reserved; the caller empties it.
     pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
     /// Room for a packet between two SAs: [`crate::limits::PACKET`] bytes.
@@ -180,7 +181,7 @@ impl Context<'_, '_> {
             tables: self.tables,
             states: &mut *self.states,
             memory: &mut *self.memory,
-            policies: &mut *self.policies,
+            policies: self.policies,
             wanted: &mut *self.wanted,
             bundle: &mut [],
             now: self.now,
@@ -189,7 +190,7 @@ impl Context<'_, '_> {
     }
 
     /// A policy decided the fate of a packet of `length` bytes.
-    fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+    fn count_policy(&self, policy: Option<PolicyIndex>, length: u16) {
         Count::add(self.policies, policy, length);
     }
 }
@@ -249,18 +250,19 @@ pub fn accept<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
 /// Opens what came out of an SA and is still protected for us: `limits::BUNDLE_DEPTH` is two.
 //= T50 (RFC 4302 section 3.1.1, RFC 4301 section 5.2)
 fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
-    let (Verdict::Continue, Some(inner), None) = (item.verdict, item.inner, item.outer_sa) else {
+    if item.verdict != Verdict::Continue || item.outer_sa.is_some() {
         return;
-    };
+    }
     let tables = context.tables;
-    let may_be = match inner.protocol {
+    let may_be = match item.inner.protocol {
         protocol::ESP | protocol::AH => true,
         protocol::UDP => tables.has_bundles(),
         _ => false,
     };
-    if !may_be || !tables.ends_here(&inner) {
+    if !may_be || item.inner.is_nothing() || !tables.ends_here(&item.inner) {
         return;
     }
+    let inner = item.inner;
     let (room, mut context) = context.split();
     let destination = item.destination.as_deref_mut().unwrap_or(&mut []);
     let length = usize::from(inner.length);
@@ -296,7 +298,7 @@ fn again<'a>(item: &mut Item<'a>, context: &mut Context<'a, '_>) {
     item.sequence = second.sequence;
     if let Verdict::Held(_) = item.verdict {
         // The outer SA has accepted its number, so what it gave waits, not what arrived.
-        item.inner = Some(inner);
+        item.inner = inner;
         let bytes = item.destination.as_deref_mut();
         if let Some(bytes) = bytes.and_then(|it| it.get_mut(..length)) {
             bytes.copy_from_slice(between);

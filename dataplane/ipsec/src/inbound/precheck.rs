@@ -3,11 +3,15 @@
 
 use crate::inbound::{Context, Item, Verdict};
 use crate::sa::Sa;
-use crate::sa::state::{Ownership, SaState};
+use crate::sa::state::{Ownership, SaState, prefetch};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
 pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    if context.tables.is_large() {
+        let sas = batch.iter().filter_map(|item| item.sa);
+        prefetch(sas, context.states);
+    }
     for item in batch {
         let (Verdict::Continue, Some(sa)) = (item.verdict, item.sa) else {
             continue;

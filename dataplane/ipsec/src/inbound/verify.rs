@@ -1,27 +1,53 @@
 //! Is the opened packet what its SA may carry (RFC 4301 §5.2 steps 4 and 5, §6.2)?
 
+use arrayvec::ArrayVec;
+
 use crate::inbound::{Context, Item, Verdict};
 use crate::ip::icmp_error::quoted_packet;
-use crate::limits::BUNDLE_DEPTH;
+use crate::limits::{BATCH, BUNDLE_DEPTH};
 use crate::packet::{Fragment, Packet, Version};
-use crate::policy::decision::takes_opaque;
 use crate::policy::fragments::{Memory, Passage};
 use crate::policy::selector::turned;
-use crate::policy::{Action, Decision, Policy, PolicyIndex, Spd};
+use crate::policy::{Action, Decision, Policy, PolicyIndex, Positions, Spd};
 use crate::sa::SaSlot;
+use crate::tables::Count;
 use crate::time::Time;
 use crate::verdict::DropReason;
 use crate::wire::ipv4;
 
 pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
+    for batch in batch.chunks_mut(BATCH) {
+        let found = find(batch, context);
+        run_found(batch, &found, context);
+    }
+}
+
+/// The inbound policy of each packet that was opened, and memory asked for what it says.
+fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
     let spd = &context.tables.inbound;
+    let mut inner: ArrayVec<&Packet, BATCH> = ArrayVec::new();
     for item in batch {
-        if item.verdict != Verdict::Continue {
+        inner.push(&item.inner);
+    }
+    let found = spd.find(&inner);
+    if context.tables.is_large() {
+        spd.prefetch(&found);
+        for position in found.iter().flatten() {
+            let policy = spd.policies().get(*position as usize);
+            Count::prefetch(context.policies, policy.map(|policy| policy.index));
+        }
+    }
+    found
+}
+
+fn run_found(batch: &mut [Item<'_>], found: &Positions, context: &mut Context<'_, '_>) {
+    let spd = &context.tables.inbound;
+    for (item, &first) in batch.iter_mut().zip(found) {
+        let Some(sa) = item.sa else { continue };
+        let inner = &item.inner;
+        if item.verdict != Verdict::Continue || inner.is_nothing() {
             continue;
         }
-        let (Some(sa), Some(inner)) = (item.sa, item.inner) else {
-            continue;
-        };
         let bytes = item
             .destination
             .as_deref()
@@ -35,7 +61,8 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
                 &both[..]
             }
         };
-        match decide(spd, bytes, &inner, through, context.memory, context.now) {
+        let asked = (bytes, inner, first);
+        match decide(spd, asked, through, context.memory, context.now) {
             Ok(index) => {
                 item.policy = Some(index);
                 item.verdict = Verdict::Opened;
@@ -46,20 +73,20 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
     }
 }
 
-/// The policy that allows `inner`, which came through these SAs, innermost first.
+/// The policy that allows `inner`, which came through these SAs, innermost first. `first` is the
+/// first policy that takes it.
 //= T53 T123 (RFC 4301 sections 5.2, 6.2)
 //= T137 T139 (RFC 3948 sections 3.1.1, 5.1, 5.2): policy names SAs, never outer sources
 fn decide(
     spd: &Spd,
-    bytes: &[u8],
-    inner: &Packet,
+    (bytes, inner, first): (&[u8], &Packet, Option<u32>),
     through: &[SaSlot],
     memory: &mut Memory,
     now: Time,
 ) -> Result<PolicyIndex, DropReason> {
-    let reason = match spd.decide(inner, Passage::Opened, memory, now) {
+    let reason = match spd.decide(inner, first, Passage::Opened, memory, now) {
         Decision::Policy(policy) if comes_by(policy, through) => {
-            if takes_opaque(&policy.selector) && may_hold_ports(bytes, inner) {
+            if policy.upper.opaque && may_hold_ports(bytes, inner) {
                 return Err(DropReason::Fragment);
             }
             return Ok(policy.index);
@@ -93,5 +120,5 @@ fn may_hold_ports(bytes: &[u8], inner: &Packet) -> bool {
 /// True when the policy's packets come through exactly those SAs.
 //= T50 T55 T111 (RFC 4301 sections 4.1, 4.3, 4.4.2)
 fn comes_by(policy: &Policy, through: &[SaSlot]) -> bool {
-    policy.action == Action::Protect && policy.bundles.iter().any(|bundle| bundle == through)
+    policy.action == Action::Protect && policy.bundles.iter().any(|bundle| **bundle == *through)
 }

@@ -188,7 +188,7 @@ pub struct Context<'a, 'w> {
     /// The worker's memory of first fragments.
     pub memory: &'w mut Memory,
     /// The worker's policy counters, by [`PolicyIndex`]; [`Tables::policy_count`] of them.
-    pub policies: &'w mut [Count],
+    pub policies: &'w [Count],
     /// SAs that want more sequence numbers reserved; the caller empties it.
     pub wanted: &'w mut ArrayVec<SaSlot, BATCH>,
     /// The worker's source of IVs for CBC.
@@ -210,7 +210,7 @@ impl Context<'_, '_> {
             tables: self.tables,
             states: &mut *self.states,
             memory: &mut *self.memory,
-            policies: &mut *self.policies,
+            policies: self.policies,
             wanted: &mut *self.wanted,
             ivs: &mut *self.ivs,
             flow_label_seed: self.flow_label_seed,
@@ -222,7 +222,7 @@ impl Context<'_, '_> {
     }
 
     /// A policy decided the fate of a packet of `length` bytes.
-    fn count_policy(&mut self, policy: Option<PolicyIndex>, length: u16) {
+    fn count_policy(&self, policy: Option<PolicyIndex>, length: u16) {
         Count::add(self.policies, policy, length);
     }
 }

@@ -146,7 +146,7 @@ impl<'b> Parts<'b> {
         if self.sa.parameters.protocol == Protocol::Ah {
             return None;
         }
-        let shape = Shape::of(&self.sa.parameters, self.task.front.into());
+        let shape = self.sa.shape.behind(self.task.front.into());
         Some(SealJob {
             transform: &self.sa.transform,
             source: self.source.get(shape.front..self.task.inner.into())?,
@@ -162,7 +162,7 @@ impl<'b> Parts<'b> {
     /// nothing.
     fn finish(self) -> Option<()> {
         let (sa, task) = (self.sa, self.task);
-        let shape = Shape::of(&sa.parameters, task.front.into());
+        let shape = sa.shape.behind(task.front.into());
         let packet = self.destination.get_mut(..usize::from(task.length))?;
         let content = self.source.get(shape.front..task.inner.into())?;
         if sa.parameters.protocol == Protocol::Esp {

@@ -3,27 +3,32 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use arrayvec::ArrayVec;
+
 use crate::ip::icmp_error::quoted_packet;
 use crate::ip::mutable::{End, cover};
 use crate::ip::transport::front;
 use crate::limits::{BATCH, PACKET};
 use crate::outbound::{Context, Item, Verdict};
 use crate::packet::{Fragment, Packet, Version, address_bits};
-use crate::policy::decision::takes_opaque;
 use crate::policy::fragments::Passage;
-use crate::policy::selector::{sees_upper, turned};
-use crate::policy::{Action, Decision, Policy};
-use crate::sa::Sa;
+use crate::policy::selector::turned;
+use crate::policy::{Action, Decision, Policy, Positions};
 use crate::sa::association::{Mode, Protocol};
-use crate::sa::state::{Ahead, Ownership};
-use crate::tables::{Sas, Tables, Unmatched};
+use crate::sa::state::{Ahead, Ownership, prefetch};
+use crate::sa::{Sa, SaSlot};
+use crate::tables::{Count, Sas, Tables, Unmatched};
 use crate::verdict::DropReason;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
+    let mut first = [None; BATCH];
     for place in 0..batch.len() {
+        if place % BATCH == 0 {
+            first = find(&batch[place..], context);
+        }
         let (before, rest) = batch.split_at_mut(place);
         let Some(item) = rest.first_mut() else { break };
-        let found = consult(item, before, context);
+        let found = consult(item, first[place % BATCH], before, context);
         item.verdict = found.unwrap_or_else(Verdict::Drop);
         // The other worker asks again, and counts; what is our own may never come into being.
         if !item.own && !matches!(item.verdict, Verdict::Elsewhere(_)) {
@@ -32,10 +37,45 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     }
 }
 
-/// A packet's fate as far as policy and its SA's limits go; `before` are the packets of the batch
+/// The first policy of each packet of a batch; memory is asked for what will be read of it.
+fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
+    let tables = context.tables;
+    let mut packets: ArrayVec<&Packet, BATCH> = ArrayVec::new();
+    for item in batch.iter().take(BATCH) {
+        packets.push(&item.packet);
+    }
+    let found = tables.outbound.find(&packets);
+    if tables.is_large() {
+        prefetch_found(&found, context);
+    }
+    found
+}
+
+/// Each round asks for what the one before has found.
+fn prefetch_found(found: &Positions, context: &Context<'_, '_>) {
+    let tables = context.tables;
+    tables.outbound.prefetch(found);
+    let mut slots: ArrayVec<SaSlot, BATCH> = ArrayVec::new();
+    for position in found.iter().flatten() {
+        let Some(policy) = tables.outbound.policies().get(*position as usize) else {
+            continue;
+        };
+        Count::prefetch(context.policies, Some(policy.index));
+        let first = policy.choices(context.worker).next();
+        if let Some(slot) = first.and_then(|bundle| bundle.last()) {
+            slots.push(*slot);
+            tables.sad.prefetch(*slot);
+        }
+    }
+    let sas = slots.iter().filter_map(|slot| tables.sad.by_slot(*slot));
+    prefetch(sas.map(|sa| &**sa), context.states);
+}
+
+/// A packet's fate as far as policy, the `first` that takes it, and its SA's limits go; `before` are the packets of the batch
 /// that were asked about earlier.
 fn consult<'a>(
     item: &mut Item<'a>,
+    first: Option<u32>,
     before: &[Item<'a>],
     context: &mut Context<'a, '_>,
 ) -> Result<Verdict, DropReason> {
@@ -55,9 +95,14 @@ fn consult<'a>(
         return Ok(Verdict::Host);
     }
     //= T119 (RFC 4301 section 6): ICMP that is no error has no way of its own
-    let decision = tables
-        .outbound
-        .decide(packet, Passage::Outbound, context.memory, context.now);
+    let spd = &tables.outbound;
+    let decision = spd.decide(
+        packet,
+        first,
+        Passage::Outbound,
+        context.memory,
+        context.now,
+    );
     item.policy = decision.index();
     let policy = match decision {
         Decision::Policy(policy) => policy,
@@ -79,7 +124,7 @@ fn consult<'a>(
         Action::Protect => {}
     }
     //= T125 (RFC 4301 section 7.3)
-    item.whole_only = sees_upper(&policy.selector) && !takes_opaque(&policy.selector);
+    item.whole_only = policy.upper.sees && !policy.upper.opaque;
     if let Verdict::Elsewhere(worker) = choose(item, before, policy, context)? {
         return Ok(Verdict::Elsewhere(worker));
     }

@@ -8,16 +8,21 @@
 //! too ragged for prefixes) stands in a [`tree`] over all fields. A candidate is compared with the
 //! whole selector, unless its place alone proves that it takes the packet.
 
+mod pairs;
+
 mod prefix;
 
 mod tree;
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
+use crate::limits::BATCH;
 use crate::packet::{Packet, Version};
 use crate::policy::Selector;
 use crate::policy::selector::Sides;
 use crate::sa::association::Direction;
+use pairs::{Pair, Pairs, Place};
 use prefix::{Cover, Lengths, Prefix};
 use tree::{Candidate, Tree};
 
@@ -32,11 +37,9 @@ pub struct Classifier {
     v4: Family,
     v6: Family,
     selectors: Vec<Selector>,
+    /// Of each selector; none where it is its rank.
     positions: Vec<u32>,
 }
-
-/// Both prefixes of a table's entry, masked.
-type Pair = (u128, u128);
 
 #[derive(Debug)]
 struct Table {
@@ -45,7 +48,7 @@ struct Table {
     remote_mask: u128,
     /// Bit in the answer of [`Lengths::covering`].
     remote_bit: u64,
-    trees: HashMap<Pair, Tree, foldhash::fast::RandomState>,
+    trees: Pairs<Tree>,
 }
 
 /// The tables of one local prefix length.
@@ -83,6 +86,12 @@ impl Classifier {
                 positions.push(position);
             }
         }
+        if (0..)
+            .zip(&positions)
+            .all(|(rank, position)| rank == *position)
+        {
+            positions.clear();
+        }
         Self {
             direction,
             v4: Family::new(Version::V4, &kept),
@@ -93,18 +102,101 @@ impl Classifier {
     }
 
     /// Position of the first selector that takes the packet.
-    //= T98 (RFC 4301 section 4.4.1)
     #[must_use]
-    pub fn first(&self, packet: &Packet) -> Option<usize> {
-        let family = match packet.version {
-            Version::V4 => &self.v4,
-            Version::V6 => &self.v6,
-        };
-        let sides = Sides::of(packet, self.direction);
-        let rank = family.first(&self.selectors, packet, self.direction, sides)?;
-        self.positions
-            .get(rank as usize)
-            .map(|&position| position as usize)
+    pub fn first(&self, packet: &Packet) -> Option<u32> {
+        let mut found = [None];
+        self.first_of_each(&[packet], &mut found);
+        found[0]
+    }
+
+    /// [`Self::first`] for each of `packets`, at most [`BATCH`], into the same place of `found`:
+    /// the waits for memory overlap, and what follows a packet of the same flow is not looked up.
+    //= T98 (RFC 4301 section 4.4.1)
+    pub fn first_of_each(&self, packets: &[&Packet], found: &mut [Option<u32>]) {
+        let mut v6 = false;
+        let mut asked: ArrayVec<Asked, BATCH> = ArrayVec::new();
+        for version in [Version::V4, Version::V6] {
+            if version == Version::V6 && !v6 {
+                break;
+            }
+            asked.clear();
+            let mut before = None;
+            for (index, packet) in packets.iter().enumerate().take(BATCH) {
+                let same = before.replace(packet).is_some_and(|it| alike(it, packet));
+                if packet.version != version {
+                    v6 = true;
+                } else if !same {
+                    asked.push(Asked::new(index, Sides::of(packet, self.direction)));
+                }
+            }
+            let family = match version {
+                Version::V4 => &self.v4,
+                Version::V6 => &self.v6,
+            };
+            family.search(&mut asked, &self.selectors, packets, self.direction);
+            let ends = asked.iter().skip(1).map(|one| one.index);
+            let ends = ends.chain([packets.len()]);
+            for (one, end) in asked.iter().zip(ends) {
+                // Packets of the other family in between are not of this run.
+                for (place, packet) in found.iter_mut().zip(packets).take(end).skip(one.index) {
+                    if packet.version == version {
+                        *place = self.position(one.best);
+                    }
+                }
+            }
+        }
+    }
+
+    fn position(&self, rank: u32) -> Option<u32> {
+        if rank == UNFOUND || self.positions.is_empty() {
+            return (rank != UNFOUND).then_some(rank);
+        }
+        self.positions.get(rank as usize).copied()
+    }
+}
+
+/// True for packets that every selector takes alike.
+fn alike(one: &Packet, other: &Packet) -> bool {
+    one.source == other.source
+        && one.destination == other.destination
+        && one.upper == other.upper
+        && one.protocol == other.protocol
+        && one.version == other.version
+}
+
+/// The rank of no selector.
+const UNFOUND: u32 = u32::MAX;
+
+/// A packet on its way through the tables.
+struct Asked {
+    /// Its place in the burst.
+    index: usize,
+    sides: Sides,
+    /// Prefix lengths that cover either address.
+    local: u64,
+    remote: u64,
+    /// The least rank so far.
+    best: u32,
+    /// Whether the current table is asked, for what, and what it answered.
+    wanted: bool,
+    pair: Pair,
+    place: Place,
+    candidate: u32,
+}
+
+impl Asked {
+    fn new(index: usize, sides: Sides) -> Self {
+        Self {
+            index,
+            sides,
+            local: u64::MAX,
+            remote: u64::MAX,
+            best: UNFOUND,
+            wanted: false,
+            pair: (0, 0),
+            place: Place::default(),
+            candidate: 0,
+        }
     }
 }
 
@@ -162,46 +254,57 @@ impl Family {
         }
     }
 
-    fn first(
+    /// Finds the least rank that takes each of the packets.
+    fn search(
         &self,
+        asked: &mut [Asked],
         selectors: &[Selector],
-        packet: &Packet,
+        packets: &[&Packet],
         direction: Direction,
-        sides: Sides,
-    ) -> Option<u32> {
-        let (local, remote) = if self.table_count > PROBED_BLINDLY {
-            (
-                self.local.covering(sides.local),
-                self.remote.covering(sides.remote),
-            )
-        } else {
-            (u64::MAX, u64::MAX)
-        };
-        let mut best = u32::MAX;
+    ) {
+        if self.table_count > PROBED_BLINDLY {
+            self.local
+                .covering(asked, |one: &mut Asked| (one.sides.local, &mut one.local));
+            self.remote
+                .covering(asked, |one: &mut Asked| (one.sides.remote, &mut one.remote));
+        }
         for group in &self.groups {
-            if group.best >= best {
+            if asked.iter().all(|one| one.best <= group.best) {
                 break;
             }
-            if group.local_bit & local == 0 {
-                continue;
-            }
-            let prefix = sides.local & group.local_mask;
             for table in &group.tables {
-                if table.best >= best {
+                if asked.iter().all(|one| one.best <= table.best) {
                     break;
                 }
-                if table.remote_bit & remote == 0 {
-                    continue;
+                table.ask(group, asked);
+                for one in asked.iter_mut().filter(|one| one.wanted) {
+                    one.candidate = table.trees.candidate(one.place);
                 }
-                let pair = (prefix, sides.remote & table.remote_mask);
-                if let Some(tree) = table.trees.get(&pair)
-                    && let Some(rank) = tree.first(selectors, packet, direction)
-                {
-                    best = best.min(rank);
+                for one in asked.iter_mut().filter(|one| one.wanted) {
+                    if let Some(tree) = table.trees.find(one.place, one.candidate, &one.pair)
+                        && let Some(rank) = tree.first(selectors, packets[one.index], direction)
+                    {
+                        one.best = one.best.min(rank);
+                    }
                 }
             }
         }
-        (best != u32::MAX).then_some(best)
+    }
+}
+
+impl Table {
+    /// Notes which of the packets this table may know better than those before it, and where.
+    fn ask(&self, group: &Group, asked: &mut [Asked]) {
+        for one in asked {
+            one.wanted = self.best < one.best
+                && group.local_bit & one.local != 0
+                && self.remote_bit & one.remote != 0;
+            if one.wanted {
+                let remote = one.sides.remote & self.remote_mask;
+                one.pair = (one.sides.local & group.local_mask, remote);
+                one.place = self.trees.place(&one.pair);
+            }
+        }
     }
 }
 
@@ -209,11 +312,9 @@ fn compile(
     buckets: HashMap<Pair, Vec<Candidate>, foldhash::fast::RandomState>,
     version: Version,
     selectors: &[Selector],
-) -> HashMap<Pair, Tree, foldhash::fast::RandomState> {
-    buckets
-        .into_iter()
-        .map(|(pair, candidates)| (pair, Tree::new(candidates, version, selectors)))
-        .collect()
+) -> Pairs<Tree> {
+    let trees = buckets.into_iter();
+    Pairs::new(trees.map(|(pair, candidates)| (pair, Tree::new(candidates, version, selectors))))
 }
 
 type Members = HashMap<

@@ -6,12 +6,13 @@
 //! fragment's fate decides, and without that the fragment is dropped. A protect policy with ports
 //! never takes one, whatever is remembered.
 
+use crate::limits::BATCH;
 use crate::packet::{Fragment, Packet, Upper, protocol};
 use crate::policy::classifier::Classifier;
 use crate::policy::database::Database;
 use crate::policy::fragments::{Fate, Memory, Passage};
-use crate::policy::selector::sees_upper;
 use crate::policy::{Action, Policy, PolicyIndex, PortSelector, Selector};
+use crate::prefetch::first_line;
 use crate::sa::association::Direction;
 use crate::time::Time;
 
@@ -42,6 +43,9 @@ impl Decision<'_> {
     }
 }
 
+/// For each packet of a batch the position of the first policy that takes it.
+pub type Positions = [Option<u32>; BATCH];
+
 /// The compiled SPD of one direction.
 #[derive(Debug)]
 pub struct Spd {
@@ -49,8 +53,8 @@ pub struct Spd {
     first: Classifier,
     /// The same policies without ports and ICMP types; `None` where no policy has any.
     blind: Option<Classifier>,
-    /// Their address pairs alone.
-    pairs: Classifier,
+    /// Their address pairs alone; `None` where they have nothing else.
+    pairs: Option<Classifier>,
 }
 
 impl Spd {
@@ -63,26 +67,25 @@ impl Spd {
                 .zip(database.policies())
                 .map(|(position, policy)| (position, policy.selector.clone()))
         };
-        let with_ports = database
-            .policies()
-            .iter()
-            .any(|policy| sees_upper(&policy.selector));
+        let with_ports = database.policies().iter().any(looks_at_ports);
         let first = Classifier::new(direction, selectors());
         let blind = with_ports.then(|| {
             let stripped =
                 selectors().map(|(position, selector)| (position, without_ports(selector)));
             Classifier::new(direction, stripped)
         });
-        let pairs = Classifier::new(
-            direction,
-            selectors().map(|(position, selector)| {
+        let more = |policy: &Policy| policy.selector.protocol.is_some() || looks_at_ports(policy);
+        let more_than_pairs = database.policies().iter().any(more);
+        let pairs = more_than_pairs.then(|| {
+            let pairs = selectors().map(|(position, selector)| {
                 let pair = Selector {
                     protocol: None,
                     ..without_ports(selector)
                 };
                 (position, pair)
-            }),
-        );
+            });
+            Classifier::new(direction, pairs)
+        });
         Self {
             database,
             first,
@@ -106,27 +109,44 @@ impl Spd {
     /// The first policy that takes the packet.
     #[must_use]
     pub fn first(&self, packet: &Packet) -> Option<&Policy> {
-        self.policies().get(self.first.first(packet)?)
+        self.policy(self.position(packet))
     }
 
     /// True when the packet's addresses lie in some policy's pair of `local` and `remote`.
     #[must_use]
     pub fn touches(&self, packet: &Packet) -> bool {
-        self.pairs.first(packet).is_some()
+        let pairs = self.pairs.as_ref().unwrap_or(&self.first);
+        pairs.first(packet).is_some()
     }
 
-    /// The answer for a packet, its datagram's earlier fragments considered.
+    /// The positions of the first policies that take each of `packets`, at most
+    /// [`crate::limits::BATCH`] of them.
+    #[must_use]
+    pub fn find(&self, packets: &[&Packet]) -> Positions {
+        let mut found = [None; BATCH];
+        self.first.first_of_each(packets, &mut found);
+        found
+    }
+
+    /// [`Self::find`] for one packet.
+    #[must_use]
+    pub fn position(&self, packet: &Packet) -> Option<u32> {
+        self.first.first(packet)
+    }
+
+    /// The answer for a packet, its datagram's earlier fragments considered. `first` is what
+    /// [`Self::find`] found for it.
     //= T51 (RFC 4301 section 5)
     //= T64 T121 T125 (RFC 4301 sections 7.1, 7.3, 7.4)
     #[must_use]
     pub fn decide(
         &self,
         packet: &Packet,
+        first: Option<u32>,
         passage: Passage,
         memory: &mut Memory,
         now: Time,
     ) -> Decision<'_> {
-        let first = self.first.first(packet);
         let decision = self
             .policy(first)
             .map_or(Decision::Nothing, Decision::Policy);
@@ -139,7 +159,7 @@ impl Spd {
         let hidden = blind.first(packet);
         let ports_decide = match (first, hidden) {
             (Some(first), Some(hidden)) => {
-                hidden < first || self.policy(hidden.into()).is_some_and(looks_at_ports)
+                hidden < first || self.policy(Some(hidden)).is_some_and(looks_at_ports)
             }
             (None, Some(_)) => true,
             (_, None) => false,
@@ -154,7 +174,7 @@ impl Spd {
             return decision;
         }
         if let Decision::Policy(policy) = decision
-            && takes_opaque(&policy.selector)
+            && policy.upper.opaque
         {
             return decision;
         }
@@ -166,8 +186,17 @@ impl Spd {
         }
     }
 
-    fn policy(&self, position: Option<usize>) -> Option<&Policy> {
-        self.policies().get(position?)
+    /// The policy at a position.
+    #[inline]
+    fn policy(&self, position: Option<u32>) -> Option<&Policy> {
+        self.policies().get(position? as usize)
+    }
+
+    /// Asks memory for the policies at these positions.
+    pub(crate) fn prefetch(&self, positions: &Positions) {
+        for position in positions.iter().flatten() {
+            self.policy(Some(*position)).map(first_line);
+        }
     }
 }
 
@@ -181,7 +210,7 @@ fn without_ports(selector: Selector) -> Selector {
 }
 
 const fn looks_at_ports(policy: &Policy) -> bool {
-    sees_upper(&policy.selector)
+    policy.upper.sees
 }
 
 /// True for a fragment that tells its datagram's ports, or has none to tell.
@@ -206,15 +235,6 @@ const fn has_upper_fields(number: u8) -> bool {
             | protocol::ICMP
             | protocol::ICMPV6
     )
-}
-
-/// True when the policy names what hides its ports as its own (RFC 4301 §7.2).
-pub(crate) const fn takes_opaque(selector: &Selector) -> bool {
-    matches!(selector.local_port, PortSelector::List { opaque: true, .. })
-        || matches!(
-            selector.remote_port,
-            PortSelector::List { opaque: true, .. }
-        )
 }
 
 /// What a first fragment's answer means for its later ones; `None` drops them.

@@ -6,6 +6,8 @@
 
 pub mod selector;
 
+mod bundle;
+
 pub mod fragments;
 
 pub mod database;
@@ -15,10 +17,10 @@ pub mod classifier;
 pub mod decision;
 
 use crate::packet::Version;
-use crate::sa::SaSlot;
 use crate::sa::association::Direction;
 
-pub use decision::{Decision, Spd};
+pub use bundle::{Bundle, Bundles};
+pub use decision::{Decision, Positions, Spd};
 pub use fragments::Memory;
 
 /// What a policy does with the packets that it selects.
@@ -122,36 +124,51 @@ pub struct PolicyParameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyIndex(pub u32);
 
-/// A policy as the SPD holds it: SAs by slot.
+/// What a selector wants to know of what lies behind the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpperUse {
+    /// It looks at ports or at the ICMP type.
+    pub sees: bool,
+    /// What hides its ports is its own (RFC 4301 §7.2).
+    pub opaque: bool,
+}
+
+/// A policy as the SPD holds it: SAs by slot. What every packet asks stands in its first line of
+/// memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Policy {
     /// Where its counters are.
     pub index: PolicyIndex,
     /// What happens.
     pub action: Action,
-    /// To what.
-    pub selector: Selector,
-    /// Lower wins; equal: order of insertion.
-    pub priority: u32,
+    /// What `selector` says of ports and the like.
+    pub upper: UpperUse,
     /// TCP MSS clamping.
     pub tcp_mss: TcpMss,
+    /// Lower wins; equal: order of insertion.
+    pub priority: u32,
     /// Protect: the SA or bundle (innermost first), then the alternatives, newest last.
-    pub bundles: Vec<Vec<SaSlot>>,
+    pub bundles: Bundles,
     /// Which of them are each for one worker (RFC 9611): places in `bundles`.
-    pub per_worker: Vec<usize>,
+    pub per_worker: Box<[usize]>,
+    /// To what.
+    pub selector: Selector,
 }
+
+const _: () = assert!(std::mem::offset_of!(Policy, per_worker) <= 64);
 
 impl Policy {
     /// The bundles by which a packet may leave on `worker`, best first: the worker's own, those
     /// that are for all from the newest to the oldest, and as a last resort other workers'.
     //= T70 (RFC 9611)
-    pub fn choices(&self, worker: u16) -> impl Iterator<Item = &[SaSlot]> {
+    pub fn choices(&self, worker: u16) -> impl Iterator<Item = &Bundle> {
         let count = self.per_worker.len();
         let own = (count > 0).then(|| self.per_worker[usize::from(worker) % count]);
         let shared = (0..self.bundles.len()).rev();
         let shared = shared.filter(|place| !self.per_worker.contains(place));
         let others = self.per_worker.iter().rev().copied();
         let places = own.into_iter().chain(shared).chain(others);
-        places.filter_map(|place| self.bundles.get(place).map(Vec::as_slice))
+        places.filter_map(|place| self.bundles.get(place))
     }
 }

@@ -4,7 +4,7 @@
 //! seen, so never a later fragment, unless the list says OPAQUE.
 
 use crate::packet::{Packet, Upper, Version};
-use crate::policy::{AddressRange, AddressSelector, PortSelector, Selector};
+use crate::policy::{AddressRange, AddressSelector, PortSelector, Selector, UpperUse};
 use crate::sa::association::Direction;
 
 /// A packet's addresses as a policy of one direction sees them.
@@ -99,6 +99,26 @@ pub const fn sees_upper(selector: &Selector) -> bool {
     !matches!(selector.local_port, PortSelector::Any)
         || !matches!(selector.remote_port, PortSelector::Any)
         || selector.icmp.is_some()
+}
+
+/// True when the policy names what hides its ports as its own (RFC 4301 §7.2).
+const fn takes_opaque(selector: &Selector) -> bool {
+    matches!(selector.local_port, PortSelector::List { opaque: true, .. })
+        || matches!(
+            selector.remote_port,
+            PortSelector::List { opaque: true, .. }
+        )
+}
+
+impl UpperUse {
+    /// What that selector looks at.
+    #[must_use]
+    pub const fn of(selector: &Selector) -> Self {
+        Self {
+            sees: sees_upper(selector),
+            opaque: takes_opaque(selector),
+        }
+    }
 }
 
 fn takes_address(selector: &AddressSelector, version: Version, address: u128) -> bool {

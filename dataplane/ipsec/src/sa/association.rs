@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use crate::packet::{Version, address, address_bits};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::peer::{Peer, Place};
 use crate::sa::sequence::{is_running_out, last_number};
-use crate::sa::shape::Shape;
+use crate::sa::shape::Sizes;
 use crate::sa::state::SaState;
 use crate::secret::Secret;
 use crate::time::{SECOND, Time};
@@ -154,7 +155,7 @@ impl SaParameters {
 }
 
 /// Position of an SA in every table and arena; stable while the SA lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaSlot(pub u32);
 
 impl SaSlot {
@@ -288,23 +289,51 @@ impl Published {
     }
 }
 
+/// Which worker owns an SA's state. Nearly every SA has its own beside what else a packet reads of
+/// it.
+#[derive(Debug)]
+pub struct Home {
+    own: AtomicU16,
+    /// That of a bundle.
+    shared: Option<Arc<AtomicU16>>,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self {
+            own: AtomicU16::new(NO_HOME),
+            shared: None,
+        }
+    }
+}
+
+impl Deref for Home {
+    type Target = AtomicU16;
+
+    #[inline]
+    fn deref(&self) -> &AtomicU16 {
+        self.shared.as_deref().unwrap_or(&self.own)
+    }
+}
+
 /// An SA as the workers share it: immutable but for what is atomic.
 pub struct Sa {
     /// Unique name.
     pub name: Box<str>,
     /// Where its state and counters live.
     pub slot: SaSlot,
-    /// Parameters; the key bytes are gone (empty), they live expanded in `transform`.
+    /// Parameters; the name is gone (empty), and so are the key bytes, which live expanded in
+    /// `transform`.
     pub parameters: SaParameters,
     /// Expanded keys.
     pub transform: Transform,
     /// What it puts around a packet; in transport mode with nothing in front.
-    pub(crate) shape: Shape,
+    pub(crate) shape: Sizes,
     /// XORed into the IV of counter modes (design: "What outlives a restart").
     pub iv_mask: u64,
     /// The worker that owns the state, [`NO_HOME`] before the first packet. SAs of one bundle share
     /// it ([`share_homes`]), since a packet goes through all of them.
-    pub home: Arc<AtomicU16>,
+    pub home: Home,
     /// The state while nobody owns it: taken by the home worker once, at adoption.
     pub parked: Mutex<Option<Box<SaState>>>,
     /// Counters for others to read.
@@ -327,13 +356,13 @@ impl Sa {
         parameters.encryption_key = Secret::default();
         parameters.integrity_key = Secret::default();
         Ok(Self {
-            name: parameters.name.clone().into_boxed_str(),
+            name: std::mem::take(&mut parameters.name).into_boxed_str(),
             slot,
-            shape: Shape::of(&parameters, 0),
+            shape: Sizes::of(&parameters),
             parameters,
             transform,
             iv_mask,
-            home: Arc::new(AtomicU16::new(NO_HOME)),
+            home: Home::default(),
             parked: Mutex::new(None),
             published: Published::default(),
             peer: None,
@@ -392,27 +421,21 @@ impl Sa {
 /// Gives all SAs that stand in one bundle, or in bundles that have an SA in common, one home.
 /// `bundles` names them; what names no SA of `sas` is passed over. To be called before a worker
 /// sees the SAs.
-pub fn share_homes<'b>(sas: &mut [Sa], bundles: impl IntoIterator<Item = &'b [String]>) {
-    for bundle in bundles {
-        if bundle.len() < 2 {
-            continue;
-        }
+pub fn share_homes<'b>(sas: &mut [&mut Sa], bundles: impl IntoIterator<Item = &'b [String]>) {
+    for bundle in bundles.into_iter().filter(|bundle| bundle.len() > 1) {
         let belongs = |sa: &Sa| bundle.iter().any(|name| **name == *sa.name);
-        let Some(home) = sas
-            .iter()
-            .find(|sa| belongs(sa))
-            .map(|sa| Arc::clone(&sa.home))
-        else {
-            continue;
-        };
+        // Theirs so far, from other bundles.
         let joined: Vec<Arc<AtomicU16>> = sas
             .iter()
             .filter(|sa| belongs(sa))
-            .map(|sa| Arc::clone(&sa.home))
+            .filter_map(|sa| sa.home.shared.clone())
             .collect();
+        let home = joined.first().cloned();
+        let home = home.unwrap_or_else(|| Arc::new(AtomicU16::new(NO_HOME)));
         for sa in &mut *sas {
-            if joined.iter().any(|other| Arc::ptr_eq(other, &sa.home)) {
-                sa.home = Arc::clone(&home);
+            let shares = |shared: &Arc<_>| joined.iter().any(|it| Arc::ptr_eq(it, shared));
+            if belongs(sa) || sa.home.shared.as_ref().is_some_and(shares) {
+                sa.home.shared = Some(Arc::clone(&home));
             }
         }
     }
@@ -421,7 +444,7 @@ pub fn share_homes<'b>(sas: &mut [Sa], bundles: impl IntoIterator<Item = &'b [St
 /// Gives the SAs whose peer is followed one [`Peer`] for each pair of ends: the `in` SAs that can
 /// tell where it is, and the `out` SAs the other way. To be called before a worker sees the SAs.
 //= T160 (RFC 7296 section 2.23): never with anti-replay off, since an old packet could move it
-pub fn share_peers(sas: &mut [Sa]) {
+pub fn share_peers(sas: &mut [&mut Sa]) {
     let news = Arc::default();
     let mut peers: HashMap<(bool, [Place; 2]), Arc<Peer>> = HashMap::new();
     let key = |sa: &Sa| (sa.parameters.destination.is_ipv4(), sa.parameters.ends());

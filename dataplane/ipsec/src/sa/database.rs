@@ -9,10 +9,12 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use hashbrown::HashTable;
 
 use crate::crypto::suite::Protocol;
 use crate::limits::BATCH;
 use crate::packet::{Version, address_bits};
+use crate::prefetch::{all, first_line};
 use crate::sa::association::{Sa, SaSlot};
 
 /// Shards of each table: a change copies a 4096th, 256 SAs of a million.
@@ -101,7 +103,10 @@ pub struct Sad {
 /// Slots that are copied together.
 const CHUNK: usize = 256;
 
-type Names = HashMap<Box<str>, SaSlot, RandomState>;
+/// By the SAs' names, which stand in the SAs alone.
+type Names = HashTable<SaSlot>;
+
+type Chunks = [Arc<[Option<Arc<Sa>>; CHUNK]>];
 
 /// One line: tags in front of the SAs they stand for.
 #[derive(Clone, Default)]
@@ -120,7 +125,7 @@ impl Default for Sad {
     fn default() -> Self {
         let empty: Arc<[Bucket]> = Arc::from([Bucket::default()]);
         let hasher = RandomState::default();
-        let nameless = Arc::new(Names::with_hasher(hasher.clone()));
+        let nameless = Arc::new(Names::new());
         Self {
             shards: vec![empty; SHARDS].into_boxed_slice(),
             chunks: Vec::new(),
@@ -208,11 +213,16 @@ impl Sad {
                 let place = self.place(key);
                 let buckets = &self.shards[place.shard];
                 let index = place.bucket(buckets.len());
-                *position = (place.shard, index, buckets[index].position(place.tag));
+                first_line(&buckets[index]);
+                *position = (place.shard, index, place.tag);
             }
-            for ((shard, index, position), found) in positions.iter().zip(found.iter_mut()) {
-                let sas = &self.shards[*shard][*index].sas;
-                *found = sas.get(*position).and_then(Option::as_ref);
+            for ((shard, index, tag), found) in positions.iter().zip(found.iter_mut()) {
+                let bucket = &self.shards[*shard][*index];
+                let position = bucket.position(*tag);
+                *found = bucket.sas.get(position).and_then(Option::as_ref);
+                if let Some(sa) = found {
+                    all(&***sa);
+                }
             }
             for (key, found) in keys.iter().zip(found) {
                 if found.is_none_or(|sa| Key::of(sa) != *key) {
@@ -229,10 +239,20 @@ impl Sad {
         chunk[slot.index() % CHUNK].as_ref()
     }
 
+    /// Asks memory for where the SA in `slot` is noted.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: SaSlot) {
+        if let Some(chunk) = self.chunks.get(slot.index() / CHUNK) {
+            first_line(&chunk[slot.index() % CHUNK]);
+        }
+    }
+
     /// The SA called `name`.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<Sa>> {
-        let slot = self.names[self.name_shard(name)].get(name)?;
+        let names = &self.names[self.name_shard(name)];
+        let called = |slot: &SaSlot| name_of(&self.chunks, *slot) == name;
+        let slot = names.find(self.hasher.hash_one(name), called)?;
         self.by_slot(*slot)
     }
 
@@ -264,7 +284,11 @@ impl Sad {
     /// Takes `sa` out of names and slots.
     fn forget(&mut self, sa: &Sa) {
         let shard = self.name_shard(&sa.name);
-        Arc::make_mut(&mut self.names[shard]).remove(&sa.name);
+        let names = Arc::make_mut(&mut self.names[shard]);
+        let hash = self.hasher.hash_one(&*sa.name);
+        if let Ok(entry) = names.find_entry(hash, |slot| *slot == sa.slot) {
+            entry.remove();
+        }
         if let Some(chunk) = self.chunks.get_mut(sa.slot.index() / CHUNK) {
             Arc::make_mut(chunk)[sa.slot.index() % CHUNK] = None;
         }
@@ -285,9 +309,12 @@ impl Sad {
         *place = Some(Arc::clone(sa));
         let shard = self.name_shard(&sa.name);
         let names = Arc::make_mut(&mut self.names[shard]);
-        if names.insert(sa.name.clone(), sa.slot).is_some() {
+        let hash = |slot: &SaSlot| self.hasher.hash_one(name_of(&self.chunks, *slot));
+        let called = |slot: &SaSlot| name_of(&self.chunks, *slot) == &*sa.name;
+        if names.find(hash(&sa.slot), called).is_some() {
             return Err(SadError::DuplicateName(sa.name.clone()));
         }
+        names.insert_unique(hash(&sa.slot), sa.slot, hash);
         self.length += 1;
         Ok(())
     }
@@ -321,6 +348,13 @@ impl std::fmt::Debug for Sad {
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
+}
+
+/// The name of the SA in `slot`; none for a slot without one.
+fn name_of(chunks: &Chunks, slot: SaSlot) -> &str {
+    let chunk = chunks.get(slot.index() / CHUNK);
+    let sa = chunk.and_then(|chunk| chunk[slot.index() % CHUNK].as_ref());
+    sa.map_or("", |sa| &*sa.name)
 }
 
 /// Where a key belongs: three disjoint parts of its hash.

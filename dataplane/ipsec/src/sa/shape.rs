@@ -26,20 +26,62 @@ pub(crate) struct Shape {
     pub(crate) icv: usize,
 }
 
-impl Shape {
+/// A [`Shape`] without a front, as an SA keeps it: found once, in a byte each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    ip: u8,
+    udp: u8,
+    header: u8,
+    trailer: u8,
+    alignment: u8,
+    icv: u8,
+}
+
+impl Sizes {
+    /// Of an SA. Nothing that it writes in one piece is longer than 255 bytes.
+    pub(crate) fn of(parameters: &SaParameters) -> Self {
+        let shape = Shape::of(parameters);
+        let byte = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
+        Self {
+            ip: byte(shape.ip),
+            udp: byte(shape.udp),
+            header: byte(shape.header),
+            trailer: byte(shape.trailer),
+            alignment: byte(shape.alignment),
+            icv: byte(shape.icv),
+        }
+    }
+
     /// Around a packet of which transport mode leaves `front` bytes in front.
-    pub(crate) fn of(parameters: &SaParameters, front: usize) -> Self {
+    #[inline]
+    pub(crate) const fn behind(self, front: usize) -> Shape {
+        let ip = self.ip as usize;
+        Shape {
+            front: if ip == 0 { front } else { 0 },
+            ip,
+            udp: self.udp as usize,
+            header: self.header as usize,
+            trailer: self.trailer as usize,
+            alignment: self.alignment as usize,
+            icv: self.icv as usize,
+        }
+    }
+}
+
+impl Shape {
+    /// Around a packet of which nothing stays in front.
+    fn of(parameters: &SaParameters) -> Self {
         let v4 = parameters.destination.is_ipv4();
         let outer = if v4 { ipv4::LENGTH } else { ipv6::LENGTH };
-        let (front, ip) = match parameters.mode {
-            Mode::Tunnel => (0, outer),
-            Mode::Transport => (front, 0),
+        let ip = match parameters.mode {
+            Mode::Tunnel => outer,
+            Mode::Transport => 0,
         };
         let udp = parameters.udp_encapsulation.map_or(0, |_| udp::LENGTH);
         let suite = &parameters.suite;
         match parameters.protocol {
             Protocol::Esp => Self {
-                front,
+                front: 0,
                 ip,
                 udp,
                 header: esp::LENGTH + suite.iv_length(),
@@ -49,7 +91,7 @@ impl Shape {
                 icv: suite.icv_length(),
             },
             Protocol::Ah => Self {
-                front,
+                front: 0,
                 ip,
                 udp: 0,
                 header: ah_length(suite, v4),
@@ -58,16 +100,6 @@ impl Shape {
                 icv: 0,
             },
         }
-    }
-
-    /// The same SA around a packet of which transport mode leaves `front` bytes in front.
-    #[inline]
-    pub(crate) const fn behind(&self, front: usize) -> Self {
-        let mut shape = *self;
-        if shape.ip == 0 {
-            shape.front = front;
-        }
-        shape
     }
 
     /// Where the ESP or AH header begins.

@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, PoisonError};
 
+use crate::prefetch::{all, first_line};
 use crate::sa::association::{Direction, NO_HOME, Published, Sa, SaParameters, SaSlot};
 use crate::sa::lifetime::{Lifetime, Stage, Usage};
 use crate::sa::replay::{Advance, SavedWindow, Window};
@@ -382,6 +383,20 @@ impl States {
         }
     }
 
+    /// Asks memory for where the state of an SA is noted.
+    #[inline]
+    fn prefetch_place(&self, slot: SaSlot) {
+        self.slots.get(slot.index()).map(first_line);
+    }
+
+    /// Asks memory for the state itself, once the other has come.
+    #[inline]
+    fn prefetch_state(&self, slot: SaSlot) {
+        if let Some(Some(state)) = self.slots.get(slot.index()) {
+            all(&**state);
+        }
+    }
+
     fn holds(&self, slot: SaSlot) -> bool {
         matches!(self.slots.get(slot.index()), Some(Some(_)))
     }
@@ -401,6 +416,21 @@ impl States {
         } else {
             Ownership::Gone
         }
+    }
+}
+
+/// Asks memory for these SAs, their states and their keys. `sas` is gone through several times: each
+/// round asks for what the one before has found.
+pub(crate) fn prefetch<'a>(sas: impl Iterator<Item = &'a Sa> + Clone, states: &States) {
+    for sa in sas.clone() {
+        all(sa);
+    }
+    for sa in sas.clone() {
+        states.prefetch_place(sa.slot);
+        sa.transform.prefetch();
+    }
+    for sa in sas {
+        states.prefetch_state(sa.slot);
     }
 }
 

@@ -48,8 +48,11 @@ fn policy_decides_and_counts() {
     assert_eq!(end(A), Out::Host);
     assert_eq!(end("224.0.0.1"), Out::Host);
     assert_eq!([a.count(0), a.count(1)], [1, 1]);
-    assert_eq!(a.counts.iter().map(|count| count.packets).sum::<u64>(), 5);
-    assert_eq!(a.counts.iter().map(|count| count.bytes).sum::<u64>(), 300);
+    assert_eq!(a.counts.iter().map(|count| count.read().0).sum::<u64>(), 5);
+    assert_eq!(
+        a.counts.iter().map(|count| count.read().1).sum::<u64>(),
+        300
+    );
 }
 
 #[test]

@@ -175,13 +175,15 @@ impl Gateway {
                 sa
             })
             .collect();
-        share_peers(&mut sas);
+        share_peers(&mut sas.iter_mut().collect::<Vec<_>>());
         let sas: Vec<Arc<Sa>> = sas.into_iter().map(Arc::new).collect();
         let local: LocalAddresses = local.iter().map(|text| ip(text)).collect();
         let sad = Sad::new(&sas).unwrap();
         let tables = Tables::new(sad, policies, local, Unmatched::Discard).unwrap();
         Self {
-            counts: vec![Count::default(); tables.policy_count()],
+            counts: (0..tables.policy_count())
+                .map(|_| Count::default())
+                .collect(),
             tables,
             states: States::new(0),
             memory: Memory::new(16, SECOND),
@@ -202,7 +204,7 @@ impl Gateway {
             tables: &self.tables,
             states: &mut self.states,
             memory: &mut self.memory,
-            policies: &mut self.counts,
+            policies: &self.counts,
             wanted: &mut self.wanted,
             ivs: &mut self.ivs,
             flow_label_seed: 1,
@@ -217,7 +219,7 @@ impl Gateway {
             tables: &self.tables,
             states: &mut self.states,
             memory: &mut self.memory,
-            policies: &mut self.counts,
+            policies: &self.counts,
             wanted: &mut self.wanted,
             bundle: &mut self.between,
             now: self.now,
@@ -285,7 +287,7 @@ impl Gateway {
         }
         let ends: Vec<_> = items
             .iter()
-            .map(|item| (item.verdict, item.inner.map_or(0, |inner| inner.length)))
+            .map(|item| (item.verdict, item.inner.length))
             .collect();
         ends.into_iter()
             .zip(buffers)
@@ -303,7 +305,7 @@ impl Gateway {
 
     /// Packets that the policy of that position in the file decided.
     pub(crate) fn count(&self, index: usize) -> u64 {
-        self.counts[index].packets
+        self.counts[index].read().0
     }
 }
 

@@ -41,11 +41,11 @@ fn clear_packets_end_as_the_inbound_policies_say() {
         assert_eq!(b.verdict(&packet), wanted, "{source} {destination}");
     }
     assert_eq!([b.count(0), b.count(1), b.count(2)], [2, 2, 2]);
-    assert_eq!(b.counts.iter().map(|count| count.packets).sum::<u64>(), 9);
+    assert_eq!(b.counts.iter().map(|count| count.read().0).sum::<u64>(), 9);
     let names: Vec<_> = b
         .tables
         .builtins()
-        .filter(|(index, _)| b.counts[index.0 as usize].packets > 0)
+        .filter(|(index, _)| b.counts[index.0 as usize].read().0 > 0)
         .map(|(_, name)| name)
         .collect();
     assert_eq!(

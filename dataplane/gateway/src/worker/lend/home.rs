@@ -328,7 +328,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         buffer: P::Transmit,
         (reason, arrival): (DropReason, Arrival),
     ) {
-        self.discard(exit.port, buffer);
+        self.discard(exit.port(), buffer);
         self.drop(reason, arrival);
     }
 

@@ -217,7 +217,7 @@ impl Gateway {
             ivs: RandomIvs::seeded(&[0; 32], number.into()),
             flow_label_seed: 1,
             block: Arc::clone(&block),
-            policies: (0..policies).map(|_| PolicyCell::default()).collect(),
+            policies: (0..policies).map(|_| Count::default()).collect(),
             neighbor_requests: None,
             number_requests: None,
         };

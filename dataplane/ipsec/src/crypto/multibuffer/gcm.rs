@@ -66,6 +66,17 @@ impl AesGcm {
         })
     }
 
+    /// Asks memory for what a short packet takes of the keys: a long one has time to wait for more.
+    #[inline]
+    pub(in super::super) fn prefetch(&self) {
+        let powers = match self.form.blocks() {
+            4 => <__m512i as Lanes>::POWERS,
+            2 => <__m256i as Lanes>::POWERS,
+            _ => <__m128i as Lanes>::POWERS,
+        };
+        self.material.prefetch(self.rounds.into(), powers);
+    }
+
     /// The keys, if they are for registers `V`.
     #[inline(always)]
     fn of<V: Lanes>(keys: &Keys) -> Option<&Self> {

@@ -10,6 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::block::{BLOCK, load, store};
 use super::field::{POLYNOMIAL, Sum};
 use super::registers::{Cpu, Lanes};
+use crate::prefetch::slice;
 
 /// Round keys of AES-256; shorter keys have fewer.
 pub(super) const ROUND_KEYS: usize = 15;
@@ -17,6 +18,9 @@ pub(super) const ROUND_KEYS: usize = 15;
 /// Room for the powers of the hash key, and behind them either the sums of their halves or zeros:
 /// registers of four blocks read up to three places behind the first power.
 const POWERS: usize = 24;
+
+/// Blocks of a packet of 64 bytes in tunnel mode, header and lengths included.
+const SHORT: usize = 8;
 
 const _: () = assert!(<__m128i as Lanes>::POWERS * 2 <= POWERS);
 const _: () = assert!(<__m256i as Lanes>::POWERS * 2 <= POWERS);
@@ -58,6 +62,13 @@ impl Material {
             round_keys: [[0; BLOCK]; ROUND_KEYS],
             powers: [[0; BLOCK]; POWERS],
         }
+    }
+
+    /// Asks memory for the round keys of so many rounds, and for the first of so many powers.
+    #[inline]
+    pub(super) fn prefetch(&self, rounds: usize, powers: usize) {
+        slice(&self.round_keys[..=rounds]);
+        slice(&self.powers[powers.saturating_sub(SHORT)..powers]);
     }
 
     /// Fills in what a key of 16, 24 or 32 bytes gives to kernels with registers `V`; other lengths

@@ -1,5 +1,8 @@
 //! Address selectors as prefixes, and which prefix lengths cover an address.
 
+use arrayvec::ArrayVec;
+
+use crate::limits::BATCH;
 use crate::packet::Version;
 use crate::policy::{AddressRange, AddressSelector, Selector};
 
@@ -128,7 +131,8 @@ fn widened(prefixes: &[Prefix]) -> Vec<Prefix> {
     wide
 }
 
-/// For each address the lengths of the prefixes that cover it, as a bit mask.
+/// For each address the lengths of the prefixes that cover it, as a bit mask: one interval after
+/// the other.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
     /// First addresses of the intervals, ascending.
@@ -192,10 +196,35 @@ impl Lengths {
         1 << position.unwrap_or(63).min(63)
     }
 
-    /// The lengths of the prefixes that cover the address.
-    pub(super) fn covering(&self, address: u128) -> u64 {
-        let after = self.starts.partition_point(|&start| start <= address);
-        self.masks.get(after.wrapping_sub(1)).copied().unwrap_or(0)
+    /// Tells each of `all` which lengths have a prefix that covers the address in it. `parts` gives
+    /// that address and the place of the answer. All of them search side by side, so that their
+    /// waits for memory overlap.
+    pub(super) fn covering<T>(
+        &self,
+        all: &mut [T],
+        parts: impl for<'t> Fn(&'t mut T) -> (u128, &'t mut u64),
+    ) {
+        let mut found: ArrayVec<usize, BATCH> = ArrayVec::new();
+        // The first interval begins at 0, so one that begins no later always exists.
+        all.iter().take(BATCH).for_each(|_| found.push(0));
+        let mut rest = self.starts.len();
+        while rest > 1 {
+            let half = rest / 2;
+            for (one, first) in all.iter_mut().zip(&mut found) {
+                let (address, _) = parts(one);
+                let middle = *first + half;
+                let before = self
+                    .starts
+                    .get(middle)
+                    .is_some_and(|start| *start <= address);
+                *first = if before { middle } else { *first };
+            }
+            rest -= half;
+        }
+        for (one, first) in all.iter_mut().zip(found) {
+            let (_, mask) = parts(one);
+            *mask = self.masks.get(first).copied().unwrap_or(0);
+        }
     }
 }
 
@@ -258,13 +287,15 @@ mod tests {
             prefixes.sort_unstable();
             prefixes.dedup();
             let lengths = Lengths::new(prefixes.clone());
-            for probe in probes {
-                let address = u128::from(probe) << 112 | 5;
+            let addresses = probes.iter().map(|probe| u128::from(*probe) << 112 | 5);
+            let mut asked: Vec<(u128, u64)> = addresses.map(|address| (address, 0)).collect();
+            lengths.covering(&mut asked, |(address, mask)| (*address, mask));
+            for (address, mask) in asked {
                 let wanted = prefixes
                     .iter()
                     .filter(|prefix| address & Prefix::mask(prefix.length) == prefix.bits)
                     .fold(0, |mask, prefix| mask | lengths.bit(prefix.length));
-                prop_assert_eq!(lengths.covering(address), wanted);
+                prop_assert_eq!(mask, wanted);
             }
         }
     }

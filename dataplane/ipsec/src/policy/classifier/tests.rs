@@ -9,18 +9,20 @@ use super::*;
 use crate::packet::{Fragment, Upper};
 use crate::policy::database::Database;
 use crate::policy::{
-    Action, AddressRange, AddressSelector, Policy, PolicyIndex, PortSelector, TcpMss,
+    Action, AddressRange, AddressSelector, Bundles, Policy, PolicyIndex, PortSelector, TcpMss,
+    UpperUse,
 };
 
 pub(crate) fn policy(index: u32, priority: u32, action: Action, selector: Selector) -> Policy {
     Policy {
         index: PolicyIndex(index),
         action,
-        selector,
-        priority,
+        upper: UpperUse::of(&selector),
         tcp_mss: TcpMss::Off,
-        bundles: Vec::new(),
-        per_worker: Vec::new(),
+        priority,
+        bundles: Bundles::default(),
+        per_worker: Box::default(),
+        selector,
     }
 }
 
@@ -153,8 +155,18 @@ proptest! {
             .collect();
         let database = Database::new(direction, policies);
         let classifier = compiled(&database);
-        for packet in packets {
-            prop_assert_eq!(classifier.first(&packet), database.first(&packet));
+        for packet in &packets {
+            let found = classifier.first(packet).map(|it| it as usize);
+            prop_assert_eq!(found, database.first(packet));
+        }
+        // Runs of one flow, as bursts have them.
+        let burst: Vec<&Packet> = packets.iter().flat_map(|packet| [packet; 2]).collect();
+        for burst in burst.chunks(BATCH) {
+            let mut found = [None; BATCH];
+            classifier.first_of_each(burst, &mut found);
+            for (packet, found) in burst.iter().zip(found) {
+                prop_assert_eq!(found.map(|it| it as usize), database.first(packet));
+            }
         }
     }
 }
@@ -208,7 +220,7 @@ fn a_hundred_thousand_policies_compile_in_seconds_and_each_is_found() {
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     for site in (0..100_000).step_by(997) {
         let position = classifier.first(&site_packet(site)).unwrap();
-        let found = database.policies().get(position).unwrap();
+        let found = &database.policies()[position as usize];
         assert_eq!(found.index, PolicyIndex(site));
     }
     assert_eq!(classifier.first(&site_packet(200_000)), None);

@@ -50,7 +50,8 @@ fn spd(entries: &[(Action, Selector)]) -> Spd {
 }
 
 fn decide<'a>(spd: &'a Spd, memory: &mut Memory, packet: &Packet) -> Decision<'a> {
-    spd.decide(packet, Passage::Outbound, memory, Time(1))
+    let first = spd.find(&[packet])[0];
+    spd.decide(packet, first, Passage::Outbound, memory, Time(1))
 }
 
 fn memory() -> Memory {
@@ -147,8 +148,20 @@ fn what_came_in_the_clear_says_nothing_of_what_came_through_an_sa() {
     let mut memory = memory();
     let first = udp(Fragment::First, 53);
     let later = udp(Fragment::Later, 0);
-    let _ = spd.decide(&first, Passage::Clear, &mut memory, Time(1));
-    let opened = spd.decide(&later, Passage::Opened, &mut memory, Time(1));
+    let _ = spd.decide(
+        &first,
+        spd.find(&[&first])[0],
+        Passage::Clear,
+        &mut memory,
+        Time(1),
+    );
+    let opened = spd.decide(
+        &later,
+        spd.find(&[&later])[0],
+        Passage::Opened,
+        &mut memory,
+        Time(1),
+    );
     assert_eq!(opened, Decision::Fragment);
 }
 
@@ -186,7 +199,7 @@ proptest! {
         let spd = Spd::new(Direction::In, policies);
         let mut memory = memory();
         for packet in packets {
-            let decision = spd.decide(&packet, Passage::Clear, &mut memory, Time(0));
+            let decision = spd.decide(&packet, spd.find(&[&packet])[0], Passage::Clear, &mut memory, Time(0));
             let plain = spd.database().first(&packet);
             let blind = spd.database().first_blind(&packet);
             if packet.fragment == Fragment::Whole {

@@ -248,7 +248,8 @@ fn the_sas_of_a_bundle_live_together() {
         // Joins the first two.
         bundle(&["esp-1", "ah-2"]),
     ];
-    share_homes(&mut sas, bundles.iter().map(Vec::as_slice));
+    let mut own: Vec<&mut Sa> = sas.iter_mut().collect();
+    share_homes(&mut own, bundles.iter().map(Vec::as_slice));
     let sas: Vec<Arc<Sa>> = sas.into_iter().map(Arc::new).collect();
     let (mut first, mut second) = (States::new(1), States::new(2));
     assert_eq!(first.adopt(&sas[3]), Ownership::Mine);
