@@ -3,12 +3,12 @@
 //!
 //! Immutable once built: control builds the next generation aside and publishes it whole.
 
+mod count;
+
 mod local;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use hashbrown::HashSet;
 
@@ -17,7 +17,6 @@ use crate::policy::selector::turned;
 use crate::policy::{
     Bundle, Bundles, Policy, PolicyIndex, PolicyParameters, Spd, TcpMss, UpperUse,
 };
-use crate::prefetch::first_line;
 use crate::sa::association::{Direction, Mode, Protocol};
 use crate::sa::database::Sad;
 use crate::sa::path_mtu::Report;
@@ -25,6 +24,7 @@ use crate::sa::{Sa, SaSlot};
 use crate::time::Time;
 use crate::verdict::DropReason;
 
+pub use count::Count;
 pub use local::LocalAddresses;
 
 /// UDP port of ESP behind NAT, open at every endpoint (RFC 3948 §2.1).
@@ -43,43 +43,6 @@ pub const BUILTINS: usize = Builtin::ALL.len() + 2;
 type Endpoint = (Version, u128);
 
 type Set<T> = HashSet<T, foldhash::fast::RandomState>;
-
-/// Packets and bytes that one policy decided, on one worker: that worker alone writes, relaxed, and
-/// who asks reads. A line for each policy and no second one, since those of a hundred thousand lie
-/// in no cache.
-#[derive(Debug, Default)]
-pub struct Count {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Count {
-    /// Packets so far, and their IP length in bytes.
-    #[must_use]
-    pub fn read(&self) -> (u64, u64) {
-        (self.packets.load(Relaxed), self.bytes.load(Relaxed))
-    }
-
-    /// Counts a packet of `length` bytes for `policy`. Only the worker that owns `counts` may.
-    #[inline]
-    pub fn add(counts: &[Self], policy: Option<PolicyIndex>, length: u16) {
-        if let Some(PolicyIndex(index)) = policy
-            && let Some(count) = counts.get(index as usize)
-        {
-            let (packets, bytes) = count.read();
-            count.packets.store(packets.wrapping_add(1), Relaxed);
-            count
-                .bytes
-                .store(bytes.wrapping_add(length.into()), Relaxed);
-        }
-    }
-
-    /// Asks memory for a policy's counts.
-    pub(crate) fn prefetch(counts: &[Self], policy: Option<PolicyIndex>) {
-        let count = policy.and_then(|PolicyIndex(index)| counts.get(index as usize));
-        count.map(first_line);
-    }
-}
 
 /// What becomes of packets that no policy's addresses touch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,8 +106,8 @@ pub struct Tables {
     is_large: bool,
 }
 
-/// SAs and policies up to which nothing is asked for ahead. 256 of them take some 200 KiB, which the
-/// second level of a core's cache holds.
+/// SAs and policies up to which nothing is asked for ahead. 256 of them take some 200 KiB, which
+/// the second level of a core's cache holds.
 const SMALL: usize = 256;
 
 impl Tables {
@@ -248,8 +211,8 @@ impl Tables {
         }
     }
 
-    /// True when SAs or policies are so many that a packet finds its own in no cache, and it pays to
-    /// ask memory for them before they are needed.
+    /// True when SAs or policies are so many that a packet finds its own in no cache, and it pays
+    /// to ask memory for them before they are needed.
     #[inline]
     pub(crate) const fn is_large(&self) -> bool {
         self.is_large

@@ -60,7 +60,10 @@ pub(super) struct Link(NonZeroU64);
 
 impl Link {
     /// Set in all of them, since a MAC address may be 0.
-    const ALWAYS: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
+    const ALWAYS: NonZeroU64 = match NonZeroU64::new(1 << 63) {
+        Some(bit) => bit,
+        None => NonZeroU64::MIN,
+    };
     /// Nobody has asked for it yet.
     const UNKNOWN: Self = Self(Self::ALWAYS.saturating_add(1 << 61));
     /// Asked for; the packet may wait in the queue that the low bits name.

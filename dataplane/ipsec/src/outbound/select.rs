@@ -71,8 +71,8 @@ fn prefetch_found(found: &Positions, context: &Context<'_, '_>) {
     prefetch(sas.map(|sa| &**sa), context.states);
 }
 
-/// A packet's fate as far as policy, the `first` that takes it, and its SA's limits go; `before` are the packets of the batch
-/// that were asked about earlier.
+/// A packet's fate as far as policy, the `first` that takes it, and its SA's limits go; `before`
+/// are the packets of the batch that were asked about earlier.
 fn consult<'a>(
     item: &mut Item<'a>,
     first: Option<u32>,

@@ -419,8 +419,8 @@ impl States {
     }
 }
 
-/// Asks memory for these SAs, their states and their keys. `sas` is gone through several times: each
-/// round asks for what the one before has found.
+/// Asks memory for these SAs, their states and their keys. `sas` is gone through several times:
+/// each round asks for what the one before has found.
 pub(crate) fn prefetch<'a>(sas: impl Iterator<Item = &'a Sa> + Clone, states: &States) {
     for sa in sas.clone() {
         all(sa);

@@ -129,10 +129,6 @@ impl<T> Pairs<T> {
         None
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "parts of a hash are what is wanted"
-    )]
     fn hash(&self, pair: &Pair) -> Place {
         let hash = self.hasher.hash_one(pair);
         let share = (hash & 0xffff_ffff) * self.buckets.len() as u64;

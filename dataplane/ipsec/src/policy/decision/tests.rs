@@ -199,7 +199,8 @@ proptest! {
         let spd = Spd::new(Direction::In, policies);
         let mut memory = memory();
         for packet in packets {
-            let decision = spd.decide(&packet, spd.find(&[&packet])[0], Passage::Clear, &mut memory, Time(0));
+            let first = spd.position(&packet);
+            let decision = spd.decide(&packet, first, Passage::Clear, &mut memory, Time(0));
             let plain = spd.database().first(&packet);
             let blind = spd.database().first_blind(&packet);
             if packet.fragment == Fragment::Whole {
