@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use ipsec::packet::Packet;
 use ipsec::sa::SaSlot;
-use ipsec::time::{SECOND, Time};
+use ipsec::sa::state::HELD_AT_MOST;
+use ipsec::time::Time;
 
 use crate::worker::frame::Arrival;
 
@@ -17,7 +18,7 @@ const IN_ALL: usize = 4096;
 
 /// How long a packet waits at most: longer than a commit takes on a busy disk, and nobody waits
 /// longer for a lost packet's successor.
-pub(super) const PATIENCE: u64 = SECOND;
+pub(super) const PATIENCE: u64 = HELD_AT_MOST;
 
 /// One packet that waits.
 pub(super) struct Held {

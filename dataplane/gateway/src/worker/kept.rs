@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use ipsec::limits::BATCH;
 use ipsec::packet::Packet;
-use ipsec::sa::SaSlot;
 use ipsec::sa::association::Direction;
+use ipsec::sa::{SaSlot, SaState};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -94,6 +94,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         if self.shelf.keep(frame, packet, arrival, sas, now) {
             self.tally.hold(1);
         } else {
+            self.states.of(sas.1).map(SaState::offer_again);
             self.tally.drop(DropReason::NoReservation);
         }
     }
@@ -103,7 +104,14 @@ impl<P: Port, H: Host> Worker<P, H> {
         if self.shelf.is_empty() {
             return;
         }
-        for mut held in self.shelf.take() {
+        let waiting = self.shelf.take();
+        // Once for all of an SA's packets: one that is refused again holds up those behind it.
+        for held in &waiting {
+            if reserved_end(snapshot, held.slot) != Some(held.reserved_end) {
+                self.states.of(held.slot).map(SaState::offer_again);
+            }
+        }
+        for mut held in waiting {
             let over = now.since(held.since) >= held::PATIENCE;
             let reserved_end = reserved_end(snapshot, held.slot);
             // Without more numbers the answer would be the same: not decrypted for nothing.

@@ -27,14 +27,18 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             continue;
         };
         let reserved_end = sa.published.reserved_end.load(Relaxed);
-        match decide(sa, state, item.sequence, reserved_end, context.now) {
+        let end = state.acceptable_end(reserved_end, context.now);
+        match decide(sa, state, item.sequence, end, context.now) {
             Ok(advance) => {
                 state.count(carried(item, sa));
                 if advance == Advance::Right {
                     follow(item, sa, context.tables, context.now);
                 }
             }
-            Err(DropReason::NoReservation) => item.verdict = Verdict::Held(reserved_end),
+            Err(DropReason::NoReservation) => {
+                state.hold_up(end, context.now);
+                item.verdict = Verdict::Held(end);
+            }
             Err(reason) => item.verdict = Verdict::Drop(reason),
         }
         if !context.wanted.is_full() && state.wants_reservation(reserved_end) {

@@ -22,8 +22,27 @@ pub struct SaState {
     half: HalfMark,
     /// In: the highest authentic number refused because it was not reserved; 0: none.
     waiting: u64,
+    held: Holding,
     numbers: Numbers,
 }
+
+/// In: since when packets wait for a reservation, and at which end of it they were refused.
+#[derive(Clone, Copy)]
+struct Holding {
+    end: u64,
+    since: Time,
+}
+
+impl Holding {
+    const NOTHING: Self = Self {
+        end: u64::MAX,
+        since: Time(0),
+    };
+}
+
+/// How long packets that wait may hold up those behind them: whoever keeps them has given them up
+/// by then.
+pub const HELD_AT_MOST: u64 = SECOND;
 
 /// One cache line pair, which the processor fetches together; large windows keep their bitmap
 /// elsewhere.
@@ -95,6 +114,7 @@ impl SaState {
             ),
             half: HalfMark::default(),
             waiting: 0,
+            held: Holding::NOTHING,
             numbers,
         }
     }
@@ -239,6 +259,28 @@ impl SaState {
             }
             Numbers::Out { .. } => Err(DropReason::WrongDirection),
         }
+    }
+
+    /// In: how far numbers may be accepted when `reserved_end` is on disk. While packets wait that
+    /// were refused at an earlier end, no further than that: what comes behind them must not
+    /// overtake them because a reservation was granted in between.
+    #[must_use]
+    pub const fn acceptable_end(&self, reserved_end: u64, now: Time) -> u64 {
+        if reserved_end > self.held.end && now.since(self.held.since) < HELD_AT_MOST {
+            self.held.end
+        } else {
+            reserved_end
+        }
+    }
+
+    /// In: a packet waits from `now` on, since numbers were acceptable up to `end` alone.
+    pub const fn hold_up(&mut self, end: u64, now: Time) {
+        self.held = Holding { end, since: now };
+    }
+
+    /// In: what waits is about to be offered again, or waits no more.
+    pub const fn offer_again(&mut self) {
+        self.held = Holding::NOTHING;
     }
 
     /// Counts a packet sent (out), or authentic and new (in). `bytes`: the IP length of its

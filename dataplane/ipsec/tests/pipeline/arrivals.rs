@@ -6,6 +6,8 @@ use ipsec::inbound::Consumed;
 use ipsec::policy::Action;
 use ipsec::sa::association::NO_HOME;
 use ipsec::sa::association::{Direction, Protocol, SaParameters, UdpEncapsulation};
+use ipsec::sa::state::HELD_AT_MOST;
+use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use ipsec::wire::checksum::Sum;
 
@@ -157,7 +159,32 @@ fn what_lies_beyond_the_reservation_is_held_and_moves_nothing() {
     assert_eq!(b.wanted.as_slice().len(), 1);
     assert_eq!(b.sa("1001-In").published.packets.load(Relaxed), 1);
     b.sa("1001-In").published.reserved_end.store(100, Relaxed);
+    let slot = b.sa("1001-In").slot;
+    b.states.of(slot).unwrap().offer_again();
     assert_eq!(b.verdict(&sealed[7]), In::Opened);
+}
+
+#[test]
+fn a_reservation_granted_meanwhile_lets_nothing_overtake_what_is_held() {
+    let (mut a, mut b) = pair(|_| {});
+    let sealed: Vec<_> = (0..9).map(|_| a.seal(&v4(60).bytes())).collect();
+    let slot = b.sa("1001-In").slot;
+    b.sa("1001-In").published.reserved_end.store(5, Relaxed);
+    assert_eq!(b.verdict(&sealed[6]), In::Held(5));
+    b.sa("1001-In").published.reserved_end.store(100, Relaxed);
+    assert_eq!(b.verdict(&sealed[7]), In::Held(5));
+    // What is older than the one that waits overtakes nothing.
+    assert_eq!(b.verdict(&sealed[3]), In::Opened);
+    b.states.of(slot).unwrap().offer_again();
+    assert_eq!(b.verdict(&sealed[6]), In::Opened);
+    assert_eq!(b.verdict(&sealed[7]), In::Opened);
+    // Nobody waits for ever for what is never offered again.
+    b.sa("1001-In").published.reserved_end.store(8, Relaxed);
+    assert_eq!(b.verdict(&sealed[8]), In::Held(8));
+    b.sa("1001-In").published.reserved_end.store(100, Relaxed);
+    assert_eq!(b.verdict(&sealed[8]), In::Held(8));
+    b.now = Time(b.now.0 + HELD_AT_MOST);
+    assert_eq!(b.verdict(&sealed[8]), In::Opened);
 }
 
 #[test]
