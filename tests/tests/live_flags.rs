@@ -24,7 +24,11 @@ fn with(line: &str) -> Plan {
 fn carries(mut lab: Lab) -> Result<()> {
     let server = iperf::Server::start(&lab.host_b)?;
     for arguments in ["-n 4M", "-n 4M -R", "-u -b 20M -t 1"] {
-        lab.explain(iperf::run(&lab.host_a, RIGHT.host[0], arguments))?;
+        let run = || iperf::run(&lab.host_a, RIGHT.host[0], arguments);
+        // Four programs that spin have two cores: iperf3 gives up its own control connection at
+        // times, once in some tens of runs. Twice in a row would be ours.
+        let carried = run().or_else(|_| run());
+        lab.explain(carried)?;
     }
     drop(server);
     lab.check_accounting()?;

@@ -55,9 +55,21 @@ struct Arguments {
     /// Pairs of SAs whose memory is measured; 0: none
     #[arg(long, default_value_t = 100_000)]
     pairs: usize,
+    /// What is measured
+    #[arg(long, value_delimiter = ',', default_values = ["size", "sas", "policies", "memory"])]
+    kinds: Vec<String>,
+    /// Which way packets go
+    #[arg(long, value_delimiter = ',', default_values = ["out", "in"])]
+    directions: Vec<String>,
     /// Suites, by name
     #[arg(long, value_delimiter = ',', default_value = "aes128gcm16")]
     suites: Vec<String>,
+}
+
+impl Arguments {
+    fn wants(&self, kind: &str) -> bool {
+        self.kinds.iter().any(|it| it == kind)
+    }
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Out, Direction::In];
@@ -89,21 +101,24 @@ fn main() {
             arguments: &arguments,
             document: &mut document,
         };
-        progress.step(&format!("{}: by packet size", suite.name));
-        run.single("size", ONE, &arguments.sizes);
-        for &sas in &arguments.sas {
+        if arguments.wants("size") {
+            progress.step(&format!("{}: by packet size", suite.name));
+            run.single("size", ONE, &arguments.sizes);
+        }
+        for &sas in arguments.sas.iter().filter(|_| arguments.wants("sas")) {
             progress.step(&format!("{}: {sas} SAs", suite.name));
             run.single("sas", Scale { sas, policies: sas }, &arguments.at);
             if sas <= 1_000 {
                 run.several(sas);
             }
         }
-        for &policies in &arguments.policies {
+        let policies = arguments.policies.iter();
+        for &policies in policies.filter(|_| arguments.wants("policies")) {
             progress.step(&format!("{}: {policies} policies", suite.name));
             run.single("policies", Scale { sas: 1, policies }, &arguments.at);
         }
-        progress.step(&format!("{}: memory of idle SAs", suite.name));
-        if arguments.pairs > 0 {
+        if arguments.wants("memory") && arguments.pairs > 0 {
+            progress.step(&format!("{}: memory of idle SAs", suite.name));
             run.idle();
         }
     }
@@ -118,12 +133,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// One worker, both directions.
+    /// Those that were asked for.
+    fn directions(&self) -> Vec<Direction> {
+        let asked = |it: &Direction| self.arguments.directions.iter().any(|one| one == name(*it));
+        DIRECTIONS.into_iter().filter(asked).collect()
+    }
+
+    /// One worker, one direction after the other.
     fn single(&mut self, kind: &str, scale: Scale, sizes: &[usize]) {
         let ends = Ends::new(self.suite, scale, WINDOW);
         let mut bench = Bench::alone(&ends);
         for size in sizes {
-            for direction in DIRECTIONS {
+            for direction in self.directions() {
                 let traffic = traffic(direction, *size);
                 let cost = bench.cost(&traffic, self.arguments.bursts);
                 let lengths = &traffic.lengths;
@@ -157,7 +178,7 @@ impl Run<'_> {
                 self.document.missing(text);
                 continue;
             }
-            for direction in DIRECTIONS {
+            for direction in self.directions() {
                 if direction == Direction::In && sas < workers.into() {
                     // One SA has one sender, which one worker's thread would have to be.
                     continue;

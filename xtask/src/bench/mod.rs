@@ -2,6 +2,7 @@
 //! JSON document, and one page to look at.
 
 pub(crate) mod document;
+mod instructions;
 mod machine;
 mod peers;
 mod program;
@@ -150,7 +151,7 @@ fn measure(
                 "(aes128gcm16|sha256_128)/(64|1420)/"
             };
             let mut results = programs.criterion("stages", filter, progress)?;
-            results["missing"] = json!(["instruction counts: no run under valgrind is built yet"]);
+            add_instructions(&mut results, instructions::count(programs, &[64, 1420])?);
             return Ok(results);
         }
         Section::Wire => {
@@ -186,6 +187,14 @@ fn measure(
     let mut command = Command::new(programs.path(name));
     command.args(arguments);
     program::run(command, progress)
+}
+
+/// Puts counted instructions beside the cycles of the stages.
+fn add_instructions(results: &mut Value, counted: Option<Vec<Value>>) {
+    match (counted, results["records"].as_array_mut()) {
+        (Some(counted), Some(records)) => records.extend(counted),
+        _ => results["missing"] = json!(["instruction counts: valgrind is not installed"]),
+    }
 }
 
 const fn extent_of_wire(full: bool) -> wire::Extent<'static> {

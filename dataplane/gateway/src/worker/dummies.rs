@@ -58,17 +58,20 @@ impl<P: Port, H: Host> Worker<P, H> {
         let sa = snapshot.tables.sad.by_slot(order.slot);
         let sa = sa.ok_or(DropReason::SaExpired)?;
         let count = usize::try_from(order.count).unwrap_or(BATCH).min(BATCH);
-        let mut items: ArrayVec<Item<'_>, BATCH> = (0..count).map(|_| Item::dummy(sa)).collect();
-        outbound::select_dummies(&mut items, &mut self.outbound_context(snapshot, now));
-        if let Some(Verdict::Elsewhere(home)) = items.first().map(|item| item.verdict) {
-            let taken = self.desk.send_order(home, order);
-            self.desk.ring();
-            return taken.map(|()| None).map_err(|_| DropReason::HandoffFull);
-        }
         let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
-        self.seal(items, room, &mut fates, snapshot, now);
+        {
+            let items = (0..count).map(|_| Item::dummy(sa));
+            let mut items: ArrayVec<Item<'_>, BATCH> = items.collect();
+            outbound::select_dummies(&mut items, &mut self.outbound_context(snapshot, now));
+            if let Some(Verdict::Elsewhere(home)) = items.first().map(|item| item.verdict) {
+                let taken = self.desk.send_order(home, order);
+                self.desk.ring();
+                return taken.map(|()| None).map_err(|_| DropReason::HandoffFull);
+            }
+            let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
+            self.seal(&mut items, room, &mut fates, snapshot, now);
+        }
         let mut sent = 0;
         let mut refused = Ok(());
         for (fate, buffer) in fates.iter().zip(&mut buffers) {

@@ -64,22 +64,25 @@ impl<P: Port, H: Host> Worker<P, H> {
         snapshot: &Snapshot,
         now: Time,
     ) -> Ends {
-        let mut items = Items::new();
-        fill(&mut items, sources);
-        outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
-        for item in &mut items {
-            if item.verdict == Verdict::Protect {
-                let (ip, packet) = (&mut *item.source, &item.packet);
-                clamp(snapshot, ip, packet, Direction::Out, (self.number, now));
-            }
-        }
         // Taken out, so that packets may lie in them while the worker works.
         let mut long = std::mem::take(&mut self.long);
         let mut rooms = long.chunks_exact_mut(LONG);
         let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        let room = (&mut buffers, &mut rooms);
-        self.seal(items, room, &mut fates, snapshot, now);
+        {
+            // They borrow from the buffers, and end before those are looked at again.
+            let mut items = Items::new();
+            fill(&mut items, sources);
+            outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
+            for item in &mut items {
+                if item.verdict == Verdict::Protect {
+                    let (ip, packet) = (&mut *item.source, &item.packet);
+                    clamp(snapshot, ip, packet, Direction::Out, (self.number, now));
+                }
+            }
+            let room = (&mut buffers, &mut rooms);
+            self.seal(&mut items, room, &mut fates, snapshot, now);
+        }
         self.lend_sealed(&fates, &mut buffers);
         let mut ends = Ends::new();
         for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
@@ -96,20 +99,22 @@ impl<P: Port, H: Host> Worker<P, H> {
     }
 
     /// From `select` to sealed packets in frames of their egress ports; what is to be cut behind
-    /// its SA and longer than a frame goes into one of `rooms`.
-    pub(super) fn seal<'r>(
+    /// its SA and longer than a frame goes into one of `rooms`. The items stay where they are and
+    /// live no longer than the buffers are lent: moved to a shorter life they would be copied.
+    pub(super) fn seal<'i, 'r>(
         &mut self,
-        items: Items<'_>,
-        (buffers, rooms): (&mut Buffers<'r, P::Transmit>, &mut ChunksExactMut<'r, u8>),
+        items: &mut Items<'i>,
+        (buffers, rooms): (
+            &'i mut Buffers<'r, P::Transmit>,
+            &mut ChunksExactMut<'r, u8>,
+        ),
         fates: &mut Fates,
         snapshot: &Snapshot,
         now: Time,
     ) {
-        // A shorter life, so that the items may borrow the buffers too.
-        let mut items: Items<'_> = items;
         let mut ways: ArrayVec<Option<Exit>, BATCH> = ArrayVec::new();
         self.ways.forget();
-        for item in &mut items {
+        for item in items.iter_mut() {
             let way = match (item.verdict, item.sa) {
                 (Verdict::Protect, Some(sa)) => self.outer_way(snapshot, sa, &item.packet),
                 _ => None,
@@ -117,7 +122,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             item.mtu = way.map_or(u16::MAX, |exit| exit.mtu());
             ways.push(way);
         }
-        outbound::fit(&mut items);
+        outbound::fit(items);
         for ((item, way), buffer) in items.iter_mut().zip(&mut ways).zip(&mut *buffers) {
             if item.verdict == Verdict::Protect {
                 match self.place(item, *way, (buffer, rooms), snapshot) {
@@ -134,17 +139,17 @@ impl<P: Port, H: Host> Worker<P, H> {
                 && !buffers.iter().any(|it| matches!(it, Some(Room::Own(_))))
         };
         let lent = self.filling(all, snapshot, now);
-        for (item, buffer) in items.iter_mut().zip(&mut *buffers) {
+        for (item, buffer) in items.iter_mut().zip(buffers) {
             item.destination = buffer
                 .as_mut()
                 .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
         }
         let mut context = self.outbound_context(snapshot, now);
         match lent {
-            None => outbound::protect(&mut items, &mut context),
+            None => outbound::protect(items, &mut context),
             Some(mut batch) => {
-                outbound::write(&mut items, &mut context);
-                batch.add_sealings(&items);
+                outbound::write(items, &mut context);
+                batch.add_sealings(items);
                 self.keep_filling(batch);
             }
         }
@@ -365,16 +370,18 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let sa = |slot: Option<SaSlot>| snapshot.tables.sad.by_slot(slot?).map(|sa| &**sa);
-        let mut items = Items::new();
-        fill(&mut items, pieces);
-        for item in &mut items {
-            item.inner_sa = sa(whole.inner_sa);
-            item.sa = sa(whole.sa);
-        }
         let mut buffers: Buffers<'_, P::Transmit> = [const { None }; BATCH];
         let mut fates = Fates::new();
-        let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
-        self.seal(items, room, &mut fates, snapshot, now);
+        {
+            let mut items = Items::new();
+            fill(&mut items, pieces);
+            for item in &mut items {
+                item.inner_sa = sa(whole.inner_sa);
+                item.sa = sa(whole.sa);
+            }
+            let room = (&mut buffers, &mut [].chunks_exact_mut(LONG));
+            self.seal(&mut items, room, &mut fates, snapshot, now);
+        }
         for ((fate, piece), buffer) in fates.iter().zip(pieces).zip(&mut buffers) {
             match (fate.verdict, fate.way, buffer.take()) {
                 (Verdict::Sealed(length), Some(way), Some(buffer)) => {

@@ -12,6 +12,30 @@ use crate::report::table::Table;
 const SUITE: &str = "aes128gcm16";
 
 pub(in crate::report) fn pieces(records: &[Value]) -> Vec<Piece> {
+    let (counted, timed): (Vec<Value>, Vec<Value>) = records
+        .iter()
+        .cloned()
+        .partition(|it| it["instructions"].is_number());
+    let mut pieces = timed_pieces(&timed);
+    if !counted.is_empty() {
+        pieces.push(Piece::Table(instructions(&counted)));
+    }
+    pieces
+}
+
+/// What valgrind counted.
+fn instructions(records: &[Value]) -> Table {
+    let title = "Instructions a packet of the whole worker, cipher by AES-NI, counted by valgrind";
+    let mut table = Table::new(title, &["suite, bytes", "direction", "instructions"]);
+    for record in records {
+        let name = format!("{}, {}", text(record, "suite"), record["size"]);
+        let direction = text(record, "direction").to_owned();
+        table.row([name, direction, digits(figure(record, "instructions"))]);
+    }
+    table
+}
+
+fn timed_pieces(records: &[Value]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let all: Vec<&Value> = records.iter().collect();
     for direction in ["out", "in"] {
@@ -164,7 +188,9 @@ pub(in crate::report) fn samples() -> Vec<Value> {
         serde_json::json!({"suite": SUITE, "size": 64, "direction": "out", "stage": stage,
             "cycles": 20.0, "allocations": 0, "packets": 320})
     };
-    stages.map(record).collect()
+    let counted = serde_json::json!({"suite": SUITE, "size": 64, "direction": "out",
+        "instructions": 1234.0});
+    stages.map(record).chain([counted]).collect()
 }
 
 /// One record of each code, for the tests of the report.
