@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Build profile; `release` is what is shipped
     #[arg(long, global = true, default_value = "release")]
     profile: String,
-    /// Installs the Debian packages of the peers that are compared with
+    /// Installs the Debian packages of the peers that are compared with, and builds DPDK's example
     #[arg(long, global = true)]
     install_peers: bool,
 }
@@ -49,7 +49,7 @@ enum What {
     Steering,
     /// NDR, PDR and latency between a generator and a sink, beside a bare AF_XDP forwarder
     Wire(wire::Given),
-    /// iperf3 through two gateways: the kernel, xipsec, wireguard-go, strongSwan
+    /// iperf3 through two gateways: the kernel, xipsec, wireguard-go, strongSwan, DPDK
     Peers,
     /// One SA changes under load: how long it takes, how long others wait
     Rekey,

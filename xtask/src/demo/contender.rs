@@ -89,21 +89,7 @@ struct Forwarders {
 
 impl Forwarders {
     fn start(lab: &Lab, binaries: &Binaries) -> Result<Self> {
-        fn mac(namespace: &Namespace, name: &str) -> Result<String> {
-            End::new(namespace, name).mac()
-        }
-        // Else a forwarder that failed would be measured as the kernel.
-        kernel_forwards(lab, false)?;
-        let gate_lan = [mac(&lab.gate_a, "lan0")?, mac(&lab.gate_b, "lan0")?];
-        for (host, side, mac) in [
-            (&lab.host_a, &LEFT, &gate_lan[0]),
-            (&lab.host_b, &RIGHT, &gate_lan[1]),
-        ] {
-            let address = side.lan[0];
-            host.ip(&format!(
-                "neigh replace {address} lladdr {mac} nud permanent dev eth0"
-            ))?;
-        }
+        without_kernel(lab)?;
         let spawn = |gate: &Namespace, host: &Namespace, peer: &Namespace, core: &str| {
             let log = format!("forward-{core}.log");
             let log = File::create(lab.directory().join(log))?;
@@ -142,10 +128,7 @@ impl Forwarders {
             let status = child.wait()?;
             ensure!(status.success(), "xdp-forward ended with {status}");
         }
-        for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
-            host.ip(&format!("neigh del {} dev eth0", side.lan[0]))?;
-        }
-        kernel_forwards(lab, true)
+        with_kernel(lab)
     }
 }
 
@@ -156,6 +139,35 @@ impl Drop for Forwarders {
             child.wait().ok();
         }
     }
+}
+
+fn mac(namespace: &Namespace, name: &str) -> Result<String> {
+    End::new(namespace, name).mac()
+}
+
+/// Readies the wires for gateways that take every frame: the kernels forward nothing, else a
+/// gateway that failed would be measured as the kernel, and the hosts have entries in place of
+/// answers to ARP.
+pub(crate) fn without_kernel(lab: &Lab) -> Result<()> {
+    kernel_forwards(lab, false)?;
+    for (host, gate, side) in [
+        (&lab.host_a, &lab.gate_a, &LEFT),
+        (&lab.host_b, &lab.gate_b, &RIGHT),
+    ] {
+        let (address, mac) = (side.lan[0], mac(gate, "lan0")?);
+        host.ip(&format!(
+            "neigh replace {address} lladdr {mac} nud permanent dev eth0"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Undoes [`without_kernel`].
+pub(crate) fn with_kernel(lab: &Lab) -> Result<()> {
+    for (host, side) in [(&lab.host_a, &LEFT), (&lab.host_b, &RIGHT)] {
+        host.ip(&format!("neigh del {} dev eth0", side.lan[0]))?;
+    }
+    kernel_forwards(lab, true)
 }
 
 fn kernel_forwards(lab: &Lab, on: bool) -> Result<()> {

@@ -2,6 +2,7 @@
 //! bare AF_XDP forwarder, xipsec, and who else encrypts in user space, where installed.
 
 mod program;
+mod secgw;
 mod strongswan;
 mod wireguard;
 
@@ -17,7 +18,7 @@ use crate::demo::measure::{INNER_MTU, LARGE, SMALL};
 use crate::setup;
 
 /// Debian packages of all peers.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 11] = [
     "wireguard-go",
     "wireguard-tools",
     "strongswan-charon",
@@ -26,6 +27,9 @@ const PACKAGES: [&str; 8] = [
     "libstrongswan-standard-plugins",
     "libstrongswan-extra-plugins",
     "libcharon-extra-plugins",
+    "libdpdk-dev",
+    "dpdk-doc",
+    "make",
 ];
 
 /// How often and how long.
@@ -43,6 +47,7 @@ enum Peer {
     Ours(Contender),
     WireGuard,
     StrongSwan,
+    Secgw,
 }
 
 impl Peer {
@@ -51,6 +56,7 @@ impl Peer {
             Self::Ours(contender) => contender.name(),
             Self::WireGuard => "wireguard-go",
             Self::StrongSwan => "strongSwan, ESP in user space",
+            Self::Secgw => "DPDK ipsec-secgw",
         }
     }
 
@@ -60,6 +66,20 @@ impl Peer {
             Self::Ours(_) => None,
             Self::WireGuard => wireguard::lacks(),
             Self::StrongSwan => strongswan::lacks(),
+            Self::Secgw => secgw::lacks(),
+        }
+    }
+
+    /// Puts the wires back as they were after a run of it that failed.
+    fn restore(self, lab: &Lab) -> Result<()> {
+        match self {
+            Self::Ours(_) => Ok(()),
+            Self::WireGuard => wireguard::restore(lab),
+            Self::StrongSwan => {
+                strongswan::restore(lab);
+                Ok(())
+            }
+            Self::Secgw => secgw::restore(lab),
         }
     }
 
@@ -88,6 +108,14 @@ impl Peer {
                 lab.wait_connected(Family::V4)
                     .with_context(|| running.said())?;
                 let done = work(lab);
+                running.stop(lab);
+                done
+            }
+            Self::Secgw => {
+                let running = secgw::Running::start(lab)?;
+                lab.wait_connected(Family::V4)
+                    .with_context(|| running.said())?;
+                let done = work(lab);
                 running.stop(lab)?;
                 done
             }
@@ -95,20 +123,19 @@ impl Peer {
     }
 }
 
-/// Installs the packages of all peers.
+/// Installs the packages of all peers, and builds what none has built.
 pub(super) fn install() -> Result<()> {
-    setup::install(&PACKAGES)
+    setup::install(&PACKAGES)?;
+    secgw::build()
 }
 
 /// Measures everybody who is there.
 pub(super) fn run(programs: &Programs, extent: Extent, progress: &Progress) -> Result<Value> {
-    let mut missing = vec![
-        "DPDK's ipsec-secgw: an example program that distributions do not package, and that this \
-         bench does not drive yet; build it from examples/ipsec-secgw of DPDK's source"
-            .to_owned(),
-    ];
+    let mut missing = Vec::new();
     let all = ALL.into_iter().map(Peer::Ours);
-    let mut peers: Vec<Peer> = all.chain([Peer::WireGuard, Peer::StrongSwan]).collect();
+    let mut peers: Vec<Peer> = all
+        .chain([Peer::WireGuard, Peer::StrongSwan, Peer::Secgw])
+        .collect();
     peers.retain(|peer| {
         let lacks = peer.lacks();
         missing.extend(lacks.map(|what| format!("{}: {what}", peer.name())));
@@ -129,27 +156,37 @@ pub(super) fn run(programs: &Programs, extent: Extent, progress: &Progress) -> R
     let steps = u64::from(extent.rounds) * peers.len() as u64;
     let mut done = 0;
     for round in 1..=extent.rounds {
-        for peer in &peers {
+        for peer in peers.clone() {
             done += 1;
             let name = peer.name();
             progress.step(done, steps, &format!("round {round}: {name}"));
-            let samples = peer
-                .with(&mut lab, programs, |lab| samples(lab, extent.seconds))
-                .with_context(|| name.to_owned())?;
-            let [tcp, large, small] = samples;
-            records.push(json!({
-                "peer": name,
-                "round": round,
-                "tcp_bits_per_second": tcp,
-                "large_packets_per_second": large,
-                "small_packets_per_second": small,
-                "large_bytes": LARGE,
-                "small_bytes": SMALL,
-            }));
+            let samples = peer.with(&mut lab, programs, |lab| samples(lab, extent.seconds));
+            match (samples, peer) {
+                (Ok(samples), _) => records.push(record(peer, round, samples)),
+                (Err(error), Peer::Ours(_)) => return Err(error.context(name)),
+                (Err(error), _) => {
+                    eprintln!("{name}: {error:?}");
+                    peer.restore(&lab)?;
+                    missing.push(format!("{name}: failed here: {}", error.root_cause()));
+                    peers.retain(|other| other.name() != name);
+                }
+            }
         }
     }
     drop(server);
     Ok(json!({"records": records, "missing": missing}))
+}
+
+fn record(peer: Peer, round: u32, [tcp, large, small]: [f64; 3]) -> Value {
+    json!({
+        "peer": peer.name(),
+        "round": round,
+        "tcp_bits_per_second": tcp,
+        "large_packets_per_second": large,
+        "small_packets_per_second": small,
+        "large_bytes": LARGE,
+        "small_bytes": SMALL,
+    })
 }
 
 fn samples(lab: &Lab, seconds: u32) -> Result<[f64; 3]> {

@@ -59,14 +59,18 @@ impl Running {
     }
 
     /// Ends both and removes their routes.
-    pub(super) fn stop(self, lab: &Lab) -> Result<()> {
+    pub(super) fn stop(self, lab: &Lab) {
         drop(self);
-        for gate in [&lab.gate_a, &lab.gate_b] {
-            gate.ip("link del ipsec0").ok();
-            gate.ip("rule del table 220").ok();
-            gate.ip("route flush table 220").ok();
-        }
-        Ok(())
+        restore(lab);
+    }
+}
+
+/// The wires as they were before, however far a start came.
+pub(super) fn restore(lab: &Lab) {
+    for gate in [&lab.gate_a, &lab.gate_b] {
+        gate.ip("link del ipsec0").ok();
+        gate.ip("rule del table 220").ok();
+        gate.ip("route flush table 220").ok();
     }
 }
 

@@ -59,15 +59,20 @@ impl Running {
     /// Takes both ends away and lets the kernel's own route stand again.
     pub(super) fn stop(self, lab: &Lab) -> Result<()> {
         drop(self);
-        for (gate, side, peer) in [(&lab.gate_a, &LEFT, &RIGHT), (&lab.gate_b, &RIGHT, &LEFT)] {
-            gate.ip(&format!(
-                "route replace {} via {}",
-                peer.net[0], peer.wan[0]
-            ))?;
-            fs::remove_file(socket(side)).ok();
-        }
-        Ok(())
+        restore(lab)
     }
+}
+
+/// The wires as they were before, however far a start came.
+pub(super) fn restore(lab: &Lab) -> Result<()> {
+    for (gate, side, peer) in [(&lab.gate_a, &LEFT, &RIGHT), (&lab.gate_b, &RIGHT, &LEFT)] {
+        gate.ip(&format!(
+            "route replace {} via {}",
+            peer.net[0], peer.wan[0]
+        ))?;
+        fs::remove_file(socket(side)).ok();
+    }
+    Ok(())
 }
 
 fn socket(side: &Side) -> PathBuf {
