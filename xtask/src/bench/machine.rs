@@ -34,7 +34,7 @@ pub(crate) fn describe() -> Value {
         .unwrap_or(0);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     json!({
-        "cpu": field(&info, "model name"),
+        "cpu": cpu(&info),
         "features": features,
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "virtual": flags.contains(&"hypervisor"),
@@ -44,6 +44,15 @@ pub(crate) fn describe() -> Value {
         "date": said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         "commit": commit(),
     })
+}
+
+/// Its name, and its generation, which virtual machines leave out of the name.
+fn cpu(info: &str) -> String {
+    let [name, family, model] = ["model name", "cpu family", "model"].map(|it| field(info, it));
+    if family.is_empty() {
+        return name.to_owned();
+    }
+    format!("{name} (family {family}, model {model})")
 }
 
 /// The value behind the first `name :` of a file of the kernel's.
@@ -80,5 +89,12 @@ mod tests {
         assert_eq!(field(text, "model name"), "A: B");
         assert_eq!(field(text, "flags"), "aes avx2");
         assert_eq!(field(text, "bogomips"), "");
+    }
+
+    #[test]
+    fn the_generation_of_a_cpu_is_told_where_the_kernel_tells_it() {
+        let text = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n";
+        assert_eq!(cpu(text), "AMD EPYC (family 25, model 17)");
+        assert_eq!(cpu("model name\t: other\n"), "other");
     }
 }

@@ -105,7 +105,9 @@ pub(crate) fn markdown(document: &Document) -> String {
             continue;
         };
         let command = entry["command"].as_str().unwrap_or_default();
-        let _ = write!(text, "\n## {}\n\n`{command}`\n", section.title());
+        let _ = write!(text, "\n## {}\n\n`{command}`", section.title());
+        let of = ["profile", "commit"].map(|key| entry[key].as_str().unwrap_or("unknown"));
+        let _ = writeln!(text, ", profile {}, commit {}", of[0], of[1]);
         for piece in pieces(document, section) {
             if let Piece::Table(table) = piece {
                 let _ = write!(text, "\n{}", table.to_markdown());
@@ -272,6 +274,11 @@ mod tests {
         let document = sample();
         let markdown = markdown(&document);
         assert!(markdown.contains("`cargo xtask bench x`") && markdown.contains("| --- |"));
+        let sections: Vec<&str> = markdown.split("\n## ").skip(1).collect();
+        assert_eq!(sections.len(), Section::ALL.len());
+        for section in sections {
+            assert!(section.contains("| --- |"), "{section}");
+        }
         let text = text(&document, &Section::ALL);
         assert!(text.contains("not measured: a <peer>"));
         assert!(!text.contains("NaN") && !markdown.contains("NaN"));

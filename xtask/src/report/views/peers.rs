@@ -66,7 +66,9 @@ fn median(records: &[Value], peer: &Value, key: &str) -> f64 {
     let own = such(records, &[("peer", peer.clone())]);
     let mut values: Vec<f64> = own.iter().map(|record| figure(record, key)).collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = [values.len().saturating_sub(1) / 2, values.len() / 2];
+    let middle = middle.map(|at| values.get(at).copied().unwrap_or(f64::NAN));
+    f64::midpoint(middle[0], middle[1])
 }
 
 /// One record of each peer, for the tests of the report.
@@ -94,5 +96,13 @@ mod tests {
     fn medians_are_of_one_peer() {
         let median = median(&samples(), &"wireguard-go".into(), KINDS[0].0);
         assert!((median - 5e8).abs() < 1.0);
+    }
+
+    #[test]
+    fn of_two_turns_neither_is_the_median() {
+        let two: Vec<Value> = samples().into_iter().skip(2).collect();
+        let median = median(&two, &"wireguard-go".into(), KINDS[0].0);
+        assert!((median - 5e8).abs() < 1.0);
+        assert!(self::median(&[], &OURS.into(), KINDS[0].0).is_nan());
     }
 }
