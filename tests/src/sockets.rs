@@ -1,5 +1,7 @@
 //! What became of UDP datagrams in the kernels at both ends of a wire, by their own counters.
 
+use std::fmt;
+
 use anyhow::{Context, Result};
 
 /// Counters of `cat /proc/net/snmp /proc/net/snmp6`, both IP versions together.
@@ -14,6 +16,53 @@ pub struct Sockets {
 
 /// What prints the text that [`Sockets::read`] takes.
 pub const COMMAND: &str = "cat /proc/net/snmp /proc/net/snmp6";
+
+/// What prints every place where a kernel may lose a packet: protocols, interfaces, the queues of
+/// its CPUs, of its neighbours, of its interfaces.
+pub const PLACES: [&str; 4] = [
+    COMMAND,
+    "head -v /proc/net/dev /proc/net/softnet_stat /proc/net/stat/arp_cache \
+     /proc/net/stat/ndisc_cache",
+    "ip -s neigh",
+    "tc -s qdisc",
+];
+
+/// Datagrams that askers missed and asked for again, and every reason that one can have. As long as
+/// they are not more than their reasons, nothing got lost without a trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Sent again.
+    pub repeated: u64,
+    /// Dropped here, before its number was reserved.
+    pub waited: u64,
+    /// Lost in a socket.
+    pub lost: u64,
+    /// The answer was late: it came again, or to nobody.
+    pub late: u64,
+}
+
+impl Missed {
+    /// Whether each has its reason.
+    #[must_use]
+    pub const fn is_explained(self) -> bool {
+        self.repeated <= self.waited + self.lost + self.late
+    }
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            repeated,
+            waited,
+            lost,
+            late,
+        } = self;
+        write!(
+            f,
+            "{repeated} missed: {waited} before a reservation, {lost} lost in sockets, {late} late"
+        )
+    }
+}
 
 impl Sockets {
     /// Reads the counters.
@@ -80,5 +129,20 @@ mod tests {
         assert_eq!(read.and(before), Sockets { lost: 43, late: 24 });
         assert!(Sockets::read("").is_err());
         assert!(Sockets::read(&TEXT.replace("Udp6InErrors", "other")).is_err());
+    }
+
+    #[test]
+    fn one_more_than_the_reasons_is_one_too_many() {
+        let [waited, lost, late] = [1, 2, 4];
+        let missed = |repeated| Missed {
+            repeated,
+            waited,
+            lost,
+            late,
+        };
+        assert!(missed(7).is_explained());
+        assert!(!missed(8).is_explained());
+        let text = "8 missed: 1 before a reservation, 2 lost in sockets, 4 late";
+        assert_eq!(missed(8).to_string(), text);
     }
 }

@@ -7,7 +7,7 @@
 //! Each transform goes through each mode over each IP version once, every other time with extended
 //! numbers; with `XIPSEC_KERNEL_MATRIX=whole` in the environment always with and without.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use xipsec_tests::algorithms::{COMBINED, MACS, SEPARATE, Transform};
 use xipsec_tests::cell::{Cell, Flaw, Layer, Mode};
 use xipsec_tests::config::Family;
@@ -90,11 +90,11 @@ fn agree(
             wrong.join("\n"),
             peer.state()
         );
-        let repeated: u64 = findings.iter().map(|finding| finding.repeated).sum();
-        let packets = peer.compare(&findings)?;
+        let compared = peer.compare(&findings);
+        let (packets, missed) = compared.with_context(|| peer.state())?;
         let right: u64 = findings.iter().map(|finding| finding.right).sum();
         eprintln!("{name}: {count} cells, {right} datagrams there and back");
-        eprintln!("{name}: {packets} packets, {repeated} datagrams sent again");
+        eprintln!("{name}: {packets} packets, {missed}");
         peer.gateway.stop()
     });
 }
