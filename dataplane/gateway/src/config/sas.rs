@@ -187,7 +187,8 @@ fn read_identity<'d>(found: &mut Findings<'d>, table: &mut Table<'d>) -> Identit
 
 const ADDRESS: &str = "an IPv4 or IPv6 address";
 
-//= exception T37: multicast SAs are not built; a multicast endpoint is refused by name
+//= exception T37: binds who offers multicast SAs; here an endpoint that is multicast is refused by
+//= name, so no SA has several senders
 fn read_endpoint<'d>(found: &mut Findings<'d>, entry: &Entry<'d>) -> Option<IpAddr> {
     let address = entry.address(found, ADDRESS)?;
     if address.is_multicast() {

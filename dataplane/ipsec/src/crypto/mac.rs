@@ -79,7 +79,8 @@ fn sealed<M: KeyInit>(key: &[u8]) -> Option<Sealed<M>> {
 }
 
 /// A keyed MAC.
-//= exception T78: no algorithm of the table wants its input brought to whole blocks
+//= exception T78: each algorithm of the table fills its last block by a rule of its own: HMAC's
+//= hash with a one bit and the length, XCBC and CMAC with a one bit, GMAC with zeroes inside
 pub(super) trait Authenticate {
     /// The MAC's first bytes over `packet` and behind it `high`, as many as any ICV takes.
     fn tag(&self, packet: &[u8], high: &[u8]) -> [u8; ICV_LENGTH];

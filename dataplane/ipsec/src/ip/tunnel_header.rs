@@ -142,7 +142,7 @@ pub fn flow_label(inner: &Packet, seed: u64) -> u32 {
 /// `inner` is no IP packet. Nothing is changed then.
 //= T63 T142 (RFC 6040 section 4.2)
 //= exception T143: nothing is logged about the combinations that no sender makes, so there is
-//= nothing to silence; the one that drops counts as `ecn`
+//= nothing to silence; the one that drops counts as `ecn` and stands in a capture of drops
 //= T114 (RFC 4301 section 5.1.2)
 #[inline]
 pub fn ecn_decapsulate(outer: u8, inner: &mut [u8]) -> Result<(), DropReason> {

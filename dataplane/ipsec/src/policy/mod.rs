@@ -69,9 +69,11 @@ pub enum PortSelector {
     },
 }
 
-//= exception T97: DSCP values do not choose among SAs; a class of its own wants a policy of its own
-//= exception T106: mobility signalling is selected as a whole, by protocol 135; its types part SAs
-//= of home agents alone, whose ends follow bindings that this gateway does not hear of
+//= exception T97: DSCP values do not choose among SAs. What section 4.1 fears where classes share
+//= one, packets of a lower class falling out of the window, windows of up to 2²⁰ packets prevent
+//= exception T106: mobility signalling is selected as a whole, by protocol 135, and `check` refuses
+//= anything finer; its types part SAs of home agents alone, whose ends follow bindings that this
+//= gateway does not hear of
 /// The traffic that a policy is about (RFC 4301 §4.4.1.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {

@@ -35,7 +35,7 @@ pub struct Usage {
     /// Packets so far.
     pub packets: u64,
     //= exception T110: bytes are those of the plaintext packets, as operators and accounting count
-    //= them; padding is not among them. Peers that count otherwise go on working.
+    //= them, so that a limit is met by the figure that is shown; padding (a SHOULD) is left out
     /// Bytes of their plaintext packets so far.
     pub bytes: u64,
     /// Whole seconds since birth.
@@ -46,7 +46,7 @@ impl Lifetime {
     /// The stage that `usage` has reached: any hard limit kills, any soft one makes dying.
     ///
     /// Asked before a packet, [`Stage::Dead`] refuses it, so that exactly `hard_packets` pass.
-    //= T57 (RFC 4301 section 4.4.2.1)
+    //= T57 T110 (RFC 4301 section 4.4.2.1): by this end's own count, whatever the other end's says
     #[must_use]
     pub const fn stage(&self, usage: Usage) -> Stage {
         if reached(self.hard_packets, usage.packets)

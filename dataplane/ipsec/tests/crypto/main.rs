@@ -17,6 +17,8 @@ mod second;
 
 mod sweep;
 
+mod sweep_ah;
+
 mod answers;
 
 mod ciphers;

@@ -8,7 +8,7 @@ use crate::packet::{Head, esp_suites, opened, sealed, transforms};
 use crate::second;
 
 /// Bytes that differ from each other and repeat late.
-fn bytes(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

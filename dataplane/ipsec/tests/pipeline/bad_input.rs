@@ -13,7 +13,7 @@ use crate::gateway::{A, A6, B, B6, Gateway, In, crafted, pair, pair_of, suites, 
 use crate::packets::{Udp, between, v4, v6};
 
 /// The verdict on bytes that may not even parse, and what was delivered.
-fn meet(gateway: &mut Gateway, packet: &[u8]) -> (In, Vec<u8>) {
+pub(crate) fn meet(gateway: &mut Gateway, packet: &[u8]) -> (In, Vec<u8>) {
     match parse(packet) {
         Ok(parsed) => {
             let packet = packet[..usize::from(parsed.length)].to_vec();
@@ -224,7 +224,7 @@ fn shortened(cut: &[u8], kind: Kind) -> Vec<u8> {
     packet
 }
 
-fn resum(header: &mut [u8]) {
+pub(crate) fn resum(header: &mut [u8]) {
     header[10..12].fill(0);
     let sum = Sum::ZERO.bytes(header).checksum();
     header[10..12].copy_from_slice(&sum.to_be_bytes());

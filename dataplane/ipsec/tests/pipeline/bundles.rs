@@ -15,7 +15,7 @@ const SHA256: Suite = Suite {
     integrity: Some(Integrity::Sha256_128),
 };
 
-type Kind = (Protocol, Mode);
+pub(crate) type Kind = (Protocol, Mode);
 
 fn end(direction: Direction, spi: u32, (protocol, mode): Kind, six: bool) -> SaParameters {
     let (source, destination) = if six { (A6, B6) } else { (A, B) };
@@ -36,7 +36,7 @@ fn bundle(name: &str, direction: Direction, sas: &[&str]) -> PolicyParameters {
 }
 
 /// Both ends of a bundle; the receiver wants `wanted`, innermost first.
-fn gateways(inner: Kind, outer: Kind, six: bool, wanted: &[&str]) -> (Gateway, Gateway) {
+pub(crate) fn gateways(inner: Kind, outer: Kind, six: bool, wanted: &[&str]) -> (Gateway, Gateway) {
     let both = |direction| {
         vec![
             end(direction, 0x1001, inner, six),
@@ -51,11 +51,11 @@ fn gateways(inner: Kind, outer: Kind, six: bool, wanted: &[&str]) -> (Gateway, G
     )
 }
 
-const BOTH: [&str; 2] = ["1001-In", "1002-In"];
-const ESP_TUNNEL: Kind = (Protocol::Esp, Mode::Tunnel);
-const ESP_TRANSPORT: Kind = (Protocol::Esp, Mode::Transport);
-const AH_TUNNEL: Kind = (Protocol::Ah, Mode::Tunnel);
-const AH_TRANSPORT: Kind = (Protocol::Ah, Mode::Transport);
+pub(crate) const BOTH: [&str; 2] = ["1001-In", "1002-In"];
+pub(crate) const ESP_TUNNEL: Kind = (Protocol::Esp, Mode::Tunnel);
+pub(crate) const ESP_TRANSPORT: Kind = (Protocol::Esp, Mode::Transport);
+pub(crate) const AH_TUNNEL: Kind = (Protocol::Ah, Mode::Tunnel);
+pub(crate) const AH_TRANSPORT: Kind = (Protocol::Ah, Mode::Transport);
 
 //= test T50
 //= test T88

@@ -25,3 +25,5 @@ mod dummies;
 mod hostile;
 
 mod bad_input;
+
+mod damage;

@@ -2,9 +2,10 @@
 
 use ipsec::packet::{Version, parse};
 use ipsec::sa::association::{DontFragment, Dscp, FlowLabel, UdpEncapsulation};
+use ipsec::verdict::DropReason;
 use proptest::prelude::*;
 
-use crate::gateway::{A, A6, B, B6, In, Out, distinct, pair, pair_of, suites, with_suite};
+use crate::gateway::{A, A6, B, B6, In, Out, crafted, distinct, pair, pair_of, suites, with_suite};
 use crate::packets::{Udp, v4, v6};
 
 /// Seals and opens a burst of packets; all must come out as they went in, one hop further.
@@ -219,7 +220,7 @@ fn congestion_marks_reach_the_inner_packet() {
     };
     assert_eq!(opened, congested.lowered());
     let sealed = marked(a.seal(&v4(100).bytes()), 3);
-    let reason = ipsec::verdict::DropReason::Ecn;
+    let reason = DropReason::Ecn;
     assert_eq!(b.verdict(&sealed), In::Drop(reason));
 }
 
@@ -248,4 +249,25 @@ proptest! {
         };
         passes(change, (A, B), &packets);
     }
+}
+
+/// Loss and other ways of counting part the counts of both ends; each SA ends by its own.
+//= test T110
+#[test]
+fn ends_whose_byte_counts_part_go_on_working() {
+    let (mut a, mut b) = pair(|sa| sa.lifetime.hard_bytes = 300);
+    let packets = [(); 4].map(|()| v4(100).bytes());
+    let sent = a.send(&packets, 1500);
+    let [first, _, third, fourth] = &sent[..] else {
+        panic!("{} ends", sent.len());
+    };
+    assert_eq!(fourth.0, Out::Drop(DropReason::SaExpired));
+    for (verdict, sealed) in [first, third] {
+        assert!(matches!(verdict, Out::Sealed(_)));
+        assert_eq!(b.verdict(sealed), In::Opened);
+    }
+    // A sender that counts less than we did goes on, as far as this end's limit of 300.
+    let mut more = |number| b.verdict(&crafted(&a, number, &v4(62).bytes(), &[0, 4]));
+    assert_eq!([more(4), more(5)], [In::Opened; 2]);
+    assert_eq!(more(6), In::Drop(DropReason::SaExpired));
 }
