@@ -33,6 +33,13 @@ pub(super) fn load_pair(from: &[u8; 2 * BLOCK]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx")]
+pub(super) fn load_both(from: &[[u8; BLOCK]; 2]) -> __m256i {
+    // SAFETY: 32 bytes behind a reference may be read, at any alignment.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx")]
 pub(super) fn store_pair(to: &mut [u8; 2 * BLOCK], value: __m256i) {
     // SAFETY: 32 bytes behind a reference may be written, at any alignment.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
@@ -55,7 +62,7 @@ pub(super) fn reversed(block: __m128i) -> __m128i {
 ///
 /// Left to itself a compiler may put the work of lanes, none of which depends on another, one lane
 /// after the other, and then the time in which each instruction waits for the one before stays
-/// empty. One, two or four registers.
+/// empty. One, two, four or eight registers.
 #[inline(always)]
 pub(super) fn side_by_side<const N: usize>(mut registers: [&mut __m128i; N]) {
     match &mut registers[..] {
@@ -83,16 +90,36 @@ pub(super) fn side_by_side<const N: usize>(mut registers: [&mut __m128i; N]) {
                 );
             }
         }
+        [a, b, c, d, e, f, g, h] => {
+            // SAFETY: there is no instruction in it.
+            unsafe {
+                core::arch::asm!(
+                    "/* {0} {1} {2} {3} {4} {5} {6} {7} */",
+                    inout(xmm_reg) * *a,
+                    inout(xmm_reg) * *b,
+                    inout(xmm_reg) * *c,
+                    inout(xmm_reg) * *d,
+                    inout(xmm_reg) * *e,
+                    inout(xmm_reg) * *f,
+                    inout(xmm_reg) * *g,
+                    inout(xmm_reg) * *h,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+        }
         _ => {}
     }
 }
 
 /// The places of lengths, the longest first: lanes that take them in this order end at about the
-/// same time.
+/// same time. Lengths of 0 and 1 alone stay as they come.
 pub(super) struct LongestFirst(ArrayVec<usize, BATCH>);
 
 /// Bits of a number for the place; what is left is for the length.
 const PLACE: u32 = BATCH.next_power_of_two().trailing_zeros();
+
+/// Numbers that are compared at a time.
+const LANES: usize = 16;
 
 /// All longer lengths count as this.
 const LONGEST: u16 = u16::MAX >> PLACE;
@@ -103,26 +130,32 @@ impl LongestFirst {
     pub(super) fn of(lengths: impl Iterator<Item = usize>) -> Self {
         let mut order = ArrayVec::new();
         // Lengths with their places, so that no two are the same.
-        let mut numbers = [0; BATCH];
-        let (mut first, mut same) = (None, true);
-        for ((place, number), length) in (0_u16..).zip(&mut numbers).zip(lengths) {
-            same &= *first.get_or_insert(length) == length;
+        let mut numbers = [[0; LANES]; BATCH.div_ceil(LANES)];
+        let (mut least, mut most) = (usize::MAX, 0);
+        let places = numbers.as_flattened_mut().iter_mut();
+        for ((place, number), length) in (0_u16..).zip(places).zip(lengths) {
+            (least, most) = (least.min(length), most.max(length));
             let length = u16::try_from(length).unwrap_or(LONGEST).min(LONGEST);
             *number = length << PLACE | place;
             order.push(usize::from(place));
         }
-        if same {
+        // Of lanes with one step, or none, all orders are the same.
+        if most <= least.max(1) {
             return Self(order);
         }
         // For each of them, how many are longer: comparisons without a branch, many at once, which
         // take less time than to guess wrong at a few.
-        let mut longer = [0_u16; BATCH];
-        for number in &numbers[..order.len()] {
-            for (count, other) in longer.iter_mut().zip(&numbers) {
-                *count += u16::from(number > other);
+        let filled = &numbers[..order.len().div_ceil(LANES)];
+        let mut longer = [[0_u16; LANES]; BATCH.div_ceil(LANES)];
+        for number in &filled.as_flattened()[..order.len()] {
+            for (counts, others) in longer.iter_mut().zip(filled) {
+                for (count, other) in counts.iter_mut().zip(others) {
+                    *count += u16::from(number > other);
+                }
             }
         }
-        for (place, count) in longer.iter().take(order.len()).enumerate() {
+        let longer = longer.as_flattened().iter().take(order.len());
+        for (place, count) in longer.enumerate() {
             order[usize::from(*count)] = place;
         }
         Self(order)

@@ -10,10 +10,10 @@ use crate::limits::BATCH;
 use crate::secret::Secret;
 
 /// What a room holds where nobody may write.
-const GUARD: u8 = 0x5a;
+pub(super) const GUARD: u8 = 0x5a;
 
 /// Those suites of which at least one half has a kernel, each half with each.
-fn suites() -> Vec<Suite> {
+pub(super) fn suites() -> Vec<Suite> {
     let lengths = [128, 192, 256];
     let ciphers = lengths.map(|bits| Encryption::AesCbc { bits }).into_iter();
     let ciphers = ciphers.chain(lengths.map(|bits| Encryption::AesCtr { bits }));
@@ -34,7 +34,7 @@ fn suite(encryption: Encryption, integrity: Integrity) -> Suite {
     }
 }
 
-fn transform(backend: Backend, suite: Suite, seed: u64) -> Transform {
+pub(super) fn transform(backend: Backend, suite: Suite, seed: u64) -> Transform {
     let (encryption, integrity) = keys(suite, seed);
     let (encryption, integrity) = (Secret::new(encryption), Secret::new(integrity));
     Transform::with(backend, suite, &encryption, &integrity).unwrap_or_else(|error| {
@@ -43,7 +43,7 @@ fn transform(backend: Backend, suite: Suite, seed: u64) -> Transform {
 }
 
 /// The kernels that this CPU runs, and the libraries that judge them.
-fn backends() -> (Vec<Backend>, Backend) {
+pub(super) fn backends() -> (Vec<Backend>, Backend) {
     let mut all: Vec<Backend> = Backend::all().collect();
     let library = all.pop().unwrap_or_else(Backend::chosen);
     assert_eq!(library.name(), "library");
@@ -76,7 +76,7 @@ impl One {
 }
 
 /// Number and ESN of the packet at this place.
-const fn numbered(index: usize) -> (u64, bool) {
+pub(super) const fn numbered(index: usize) -> (u64, bool) {
     let index = index as u64;
     (index << 31 | index, index % 3 == 1)
 }
@@ -233,15 +233,6 @@ fn every_length_in_ragged_bursts_equals_the_library() {
     sweep((0..700).chain((700..=9216).step_by(37)), 37, |length| {
         length % 64
     });
-}
-
-/// `cargo test --profile ci -p ipsec --lib -- --ignored every_length_at_every_alignment`
-#[test]
-#[ignore = "minutes: every size to 9216 at every alignment"]
-fn every_length_at_every_alignment_equals_the_library() {
-    for alignment in 0..64 {
-        sweep(0..=9216, 64, |length| (length + alignment) % 64);
-    }
 }
 
 #[test]

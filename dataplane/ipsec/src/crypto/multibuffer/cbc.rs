@@ -7,7 +7,7 @@ use zeroize::ZeroizeOnDrop;
 
 use super::block::{BLOCK, load, store};
 use super::form::Form;
-use super::lanes::{self, Chain};
+use super::lanes::Chain;
 use super::material::{self, RoundKeys, rounds};
 use super::{cbc_aesni, cbc_vaes};
 
@@ -53,11 +53,11 @@ impl<const KEYS: usize> CbcKey<KEYS> {
         }
     }
 
-    /// A packet to [`encrypt`]: it begins with the IV, behind which `payload` belongs; what that
-    /// does not reach stands there already. `None` when the lengths do not fit.
+    /// A packet to [`encrypt`]: it begins with the IV, behind which `payload` is brought now; what
+    /// that does not reach stands there already. `None` when the lengths do not fit.
     pub(in super::super) fn chain<'p>(
         &'p self,
-        payload: &'p [u8],
+        payload: &[u8],
         packet: &'p mut [u8],
     ) -> Option<Chain<'p, KEYS>> {
         Chain::new(self.form, &self.encrypting, payload, packet)
@@ -80,16 +80,27 @@ impl<const KEYS: usize> CbcKey<KEYS> {
     }
 }
 
+/// Blocks of a packet, on average, up to which packets with keys of their own go through lanes of
+/// one block: to bring the keys of sixteen lanes together is not worth it for less.
+const FEW: usize = 8;
+
 /// Encrypts every chain, by the first one's form.
 pub(in super::super) fn encrypt<const KEYS: usize>(chains: &mut [Chain<'_, KEYS>]) {
-    let Some(form) = chains.first().map(Chain::form) else {
+    let Some(first) = chains.first() else {
         return;
     };
-    if form.blocks() > 1 {
+    let (form, keys) = (first.form(), first.keys());
+    let same = chains.iter().all(|it| core::ptr::eq(it.keys(), keys));
+    let blocks: usize = chains.iter().map(Chain::blocks).sum();
+    if form.blocks() == 1 || !same && blocks <= FEW * chains.len() {
+        // SAFETY: the form exists, so the CPU has what this kernel takes: all take it
+        // (`Form::all`).
+        unsafe { cbc_aesni::encrypt(chains) };
+    } else if same {
         // SAFETY: the form exists, so the CPU has what its kernel takes (`Form::all`).
-        unsafe { lanes::encrypt(&mut cbc_vaes::Encryption::new(), chains) };
+        unsafe { cbc_vaes::encrypt_same(chains, keys) };
     } else {
         // SAFETY: the form exists, so the CPU has what its kernel takes (`Form::all`).
-        unsafe { lanes::encrypt(&mut cbc_aesni::Encryption, chains) };
+        unsafe { cbc_vaes::encrypt(chains) };
     }
 }

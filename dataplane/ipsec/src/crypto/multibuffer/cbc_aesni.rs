@@ -6,50 +6,69 @@ use core::arch::x86_64::{
 };
 use core::ops::Range;
 
-use super::block::{BLOCK, load, store};
-use super::lanes::{Kernel, Lanes};
+use super::block::{BLOCK, load, side_by_side, store};
+use super::lanes::{self, Chain, Kernel};
 use super::material::RoundKeys;
 
 /// Registers at a time, which is packets at a time.
 const REGISTERS: usize = 8;
 
-/// Encrypts eight packets at a time.
-pub(super) struct Encryption;
+/// Encrypts every chain, eight packets at a time.
+#[target_feature(enable = "aes,sse2")]
+pub(super) fn encrypt<const KEYS: usize>(chains: &mut [Chain<'_, KEYS>]) {
+    let kernel = |keys| Encryption([keys; REGISTERS]);
+    // SAFETY: this function is built with what the kernel takes.
+    unsafe { lanes::encrypt(kernel, chains) };
+}
 
-impl<const KEYS: usize> Kernel<KEYS, REGISTERS> for Encryption {
-    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, REGISTERS>, steps: Range<usize>) {
+/// The keys of all lanes.
+struct Encryption<'k, const KEYS: usize>([&'k RoundKeys<KEYS>; REGISTERS]);
+
+impl<'k, const KEYS: usize> Kernel<'k, KEYS, REGISTERS> for Encryption<'k, KEYS> {
+    #[inline(always)]
+    fn set_keys(&mut self, lane: usize, keys: &'k RoundKeys<KEYS>) {
+        self.0[lane] = keys;
+    }
+
+    #[inline(always)]
+    unsafe fn run(&mut self, places: &[*mut u8; REGISTERS], steps: Range<usize>) {
         // SAFETY: as the caller has it.
-        unsafe { encrypt(lanes, steps) }
+        unsafe { run(&self.0, places, steps) }
     }
 }
 
 /// # Safety
 /// As [`Kernel::run`] has it.
+#[inline]
 #[target_feature(enable = "aes,sse2")]
-unsafe fn encrypt<const KEYS: usize>(lanes: &Lanes<'_, KEYS, REGISTERS>, steps: Range<usize>) {
-    let (keys, source, destination) = (&lanes.keys, &lanes.source, &lanes.destination);
+unsafe fn run<const KEYS: usize>(
+    keys: &[&RoundKeys<KEYS>; REGISTERS],
+    places: &[*mut u8; REGISTERS],
+    steps: Range<usize>,
+) {
     let mut blocks = [_mm_setzero_si128(); REGISTERS];
-    for (block, at) in blocks.iter_mut().zip(destination) {
+    for (block, at) in blocks.iter_mut().zip(places) {
         let before = at.wrapping_add(steps.start * BLOCK).wrapping_sub(BLOCK);
         // SAFETY: in front of the first block one can be read, at any alignment.
         *block = unsafe { _mm_loadu_si128(before.cast_const().cast()) };
     }
     for step in steps {
         let offset = step * BLOCK;
-        for ((block, at), keys) in blocks.iter_mut().zip(source).zip(keys) {
+        for ((block, at), keys) in blocks.iter_mut().zip(places).zip(keys) {
             // SAFETY: each step's block can be read, at any alignment.
-            let text = unsafe { _mm_loadu_si128(at.wrapping_add(offset).cast()) };
+            let text = unsafe { _mm_loadu_si128(at.wrapping_add(offset).cast_const().cast()) };
             *block = _mm_xor_si128(*block, _mm_xor_si128(text, load(&keys[0])));
         }
         for round in 1..KEYS - 1 {
             for (block, keys) in blocks.iter_mut().zip(keys) {
                 *block = _mm_aesenc_si128(*block, load(&keys[round]));
             }
+            side_by_side(blocks.each_mut());
         }
         for (block, keys) in blocks.iter_mut().zip(keys) {
             *block = _mm_aesenclast_si128(*block, load(&keys[KEYS - 1]));
         }
-        for (block, at) in blocks.iter().zip(destination) {
+        for (block, at) in blocks.iter().zip(places) {
             // SAFETY: each step's block can be written, at any alignment.
             unsafe { _mm_storeu_si128(at.wrapping_add(offset).cast(), *block) };
         }

@@ -12,8 +12,8 @@ use core::ops::Range;
 
 use zeroize::Zeroize;
 
-use super::block::{BLOCK, load, load_pair, store, store_pair};
-use super::lanes::{Kernel, Lanes};
+use super::block::{BLOCK, load, load_both, load_pair, store, store_pair};
+use super::lanes::{self, Chain, Kernel};
 use super::material::RoundKeys;
 
 /// Registers at a time.
@@ -25,110 +25,132 @@ const LANES: usize = 2 * REGISTERS;
 /// Bytes of a register.
 const PAIR: usize = 2 * BLOCK;
 
-/// For each round the keys of all lanes.
-type Rows<const KEYS: usize> = [[[u8; PAIR]; REGISTERS]; KEYS];
-
-/// Encrypts sixteen packets at a time.
-pub(super) struct Encryption<const KEYS: usize> {
-    /// Filled in as soon as two lanes differ in their keys; wiped on drop then.
-    rows: Rows<KEYS>,
-    /// Whose keys the rows hold.
-    owners: [*const RoundKeys<KEYS>; LANES],
+/// Encrypts every chain, sixteen packets at a time.
+#[target_feature(enable = "avx2,aes,vaes")]
+pub(super) fn encrypt<const KEYS: usize>(chains: &mut [Chain<'_, KEYS>]) {
+    // SAFETY: this function is built with what the kernel takes.
+    unsafe { lanes::encrypt(|_| Rows::empty(), chains) };
 }
 
-impl<const KEYS: usize> Encryption<KEYS> {
-    pub(super) const fn new() -> Self {
-        Self {
-            rows: [[[0; PAIR]; REGISTERS]; KEYS],
-            owners: [core::ptr::null(); LANES],
-        }
+/// The same where all chains have the same keys.
+#[target_feature(enable = "avx2,aes,vaes")]
+pub(super) fn encrypt_same<'k, const KEYS: usize>(
+    chains: &mut [Chain<'k, KEYS>],
+    keys: &'k RoundKeys<KEYS>,
+) {
+    // SAFETY: this function is built with what the kernel takes.
+    unsafe { lanes::encrypt(|_| Same(keys), chains) };
+}
+
+/// Round keys of sixteen lanes.
+trait LaneKeys {
+    /// # Safety
+    /// The CPU has AVX2.
+    unsafe fn key(&self, round: usize, register: usize) -> __m256i;
+}
+
+/// The keys that all lanes have in common.
+struct Same<'k, const KEYS: usize>(&'k RoundKeys<KEYS>);
+
+impl<const KEYS: usize> LaneKeys for Same<'_, KEYS> {
+    #[inline(always)]
+    unsafe fn key(&self, round: usize, _: usize) -> __m256i {
+        // SAFETY: the caller found the CPU to have AVX2.
+        unsafe { key(self.0, round) }
     }
 }
 
-impl<const KEYS: usize> Drop for Encryption<KEYS> {
+/// For each round the keys of all lanes; wiped on drop. Aligned, for half of all loads would touch
+/// two lines else.
+#[repr(align(64))]
+struct Rows<const KEYS: usize>([[[[u8; BLOCK]; 2]; REGISTERS]; KEYS]);
+
+impl<const KEYS: usize> Rows<KEYS> {
+    const fn empty() -> Self {
+        Self([[[[0; BLOCK]; 2]; REGISTERS]; KEYS])
+    }
+}
+
+impl<const KEYS: usize> Drop for Rows<KEYS> {
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.owners.iter().any(|owner| !owner.is_null()) {
-            self.rows.as_flattened_mut().as_flattened_mut().zeroize();
-        }
+        let blocks = self.0.as_flattened_mut().as_flattened_mut();
+        blocks.as_flattened_mut().zeroize();
     }
 }
 
-impl<const KEYS: usize> Kernel<KEYS, LANES> for Encryption<KEYS> {
-    unsafe fn run(&mut self, lanes: &Lanes<'_, KEYS, LANES>, steps: Range<usize>) {
-        let [first, ..] = lanes.keys;
-        if lanes.keys.iter().all(|keys| core::ptr::eq(*keys, first)) {
-            // SAFETY: as the caller has it.
-            unsafe { encrypt::<KEYS, true>(first, &self.rows, lanes, steps) };
-        } else {
-            // SAFETY: the caller found the CPU to have AVX2.
-            unsafe { self.gather(&lanes.keys) };
-            // SAFETY: as the caller has it.
-            unsafe { encrypt::<KEYS, false>(first, &self.rows, lanes, steps) };
-        }
+impl<const KEYS: usize> LaneKeys for Rows<KEYS> {
+    #[inline(always)]
+    unsafe fn key(&self, round: usize, register: usize) -> __m256i {
+        // SAFETY: the caller found the CPU to have AVX2.
+        unsafe { load_both(&self.0[round][register]) }
     }
 }
 
-impl<const KEYS: usize> Encryption<KEYS> {
-    /// Puts into the rows the keys of the lanes that have changed.
-    #[target_feature(enable = "avx2")]
-    fn gather(&mut self, keys: &[&RoundKeys<KEYS>; LANES]) {
-        let pairs = keys.as_chunks::<2>().0.iter().enumerate();
-        for ((index, [low, high]), owners) in pairs.zip(self.owners.as_chunks_mut().0) {
-            let new: [*const RoundKeys<KEYS>; 2] = [*low, *high];
-            if *owners == new {
-                continue;
-            }
-            *owners = new;
-            for ((row, low), high) in self.rows.iter_mut().zip(*low).zip(*high) {
-                // In one piece: the kernel could not read halves so soon after.
-                let pair = _mm256_castsi128_si256(load(low));
-                store_pair(
-                    &mut row[index],
-                    _mm256_inserti128_si256::<1>(pair, load(high)),
-                );
-            }
-        }
+impl<'k, const KEYS: usize> Kernel<'k, KEYS, LANES> for Same<'k, KEYS> {
+    #[inline(always)]
+    fn set_keys(&mut self, _: usize, _: &'k RoundKeys<KEYS>) {}
+
+    #[inline(always)]
+    unsafe fn run(&mut self, places: &[*mut u8; LANES], steps: Range<usize>) {
+        // SAFETY: as the caller has it.
+        unsafe { run::<KEYS>(self, places, steps) }
     }
 }
 
-/// Encrypts a block of each lane in each step, with the keys of `one` if they are everybody's, else
-/// with those of `rows`.
+impl<'k, const KEYS: usize> Kernel<'k, KEYS, LANES> for Rows<KEYS> {
+    #[inline(always)]
+    fn set_keys(&mut self, lane: usize, keys: &'k RoundKeys<KEYS>) {
+        for (row, key) in self.0.iter_mut().zip(keys) {
+            row[lane / 2][lane % 2] = *key;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run(&mut self, places: &[*mut u8; LANES], steps: Range<usize>) {
+        // SAFETY: as the caller has it.
+        unsafe { run::<KEYS>(self, places, steps) }
+    }
+}
+
+/// Encrypts a block of each lane in each step.
 ///
 /// # Safety
 /// As [`Kernel::run`] has it.
+#[inline]
 #[target_feature(enable = "avx2,aes,vaes")]
-unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
-    one: &RoundKeys<KEYS>,
-    rows: &Rows<KEYS>,
-    lanes: &Lanes<'_, KEYS, LANES>,
+unsafe fn run<const KEYS: usize>(
+    keys: &impl LaneKeys,
+    places: &[*mut u8; LANES],
     steps: Range<usize>,
 ) {
-    let (source, destination) = (&lanes.source, &lanes.destination);
+    let pairs = places.as_chunks::<2>().0;
+    // SAFETY: this function is built with AVX2.
+    let key = |round, register| unsafe { keys.key(round, register) };
     let mut blocks = [_mm256_setzero_si256(); REGISTERS];
-    for (block, pair) in blocks.iter_mut().zip(destination.as_chunks::<2>().0) {
+    for (block, pair) in blocks.iter_mut().zip(pairs) {
         let before = |at: *mut u8| at.wrapping_add(steps.start * BLOCK).wrapping_sub(BLOCK);
         // SAFETY: in front of the first block one can be read.
         *block = unsafe { gather(pair.map(|at| before(at).cast_const())) };
     }
     for step in steps {
         let offset = step * BLOCK;
-        for (index, (block, pair)) in blocks.iter_mut().zip(source.as_chunks::<2>().0).enumerate() {
+        for (index, (block, pair)) in blocks.iter_mut().zip(pairs).enumerate() {
             // SAFETY: each step's block can be read.
-            let text = unsafe { gather(pair.map(|at| at.wrapping_add(offset))) };
-            let text = _mm256_xor_si256(text, lane_key::<KEYS, ONE>(one, rows, 0, index));
+            let text = unsafe { gather(pair.map(|at| at.wrapping_add(offset).cast_const())) };
+            let text = _mm256_xor_si256(text, key(0, index));
             *block = _mm256_xor_si256(*block, text);
         }
         for round in 1..KEYS - 1 {
             for (index, block) in blocks.iter_mut().enumerate() {
-                *block =
-                    _mm256_aesenc_epi128(*block, lane_key::<KEYS, ONE>(one, rows, round, index));
+                *block = _mm256_aesenc_epi128(*block, key(round, index));
             }
+            side_by_side(&mut blocks);
         }
         for (index, block) in blocks.iter_mut().enumerate() {
-            let key = lane_key::<KEYS, ONE>(one, rows, KEYS - 1, index);
-            *block = _mm256_aesenclast_epi128(*block, key);
+            *block = _mm256_aesenclast_epi128(*block, key(KEYS - 1, index));
         }
-        for (block, pair) in blocks.iter().zip(destination.as_chunks::<2>().0) {
+        for (block, pair) in blocks.iter().zip(pairs) {
             // SAFETY: each step's block can be written.
             unsafe { scatter(pair.map(|at| at.wrapping_add(offset)), *block) };
         }
@@ -137,23 +159,32 @@ unsafe fn encrypt<const KEYS: usize, const ONE: bool>(
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn lane_key<const KEYS: usize, const ONE: bool>(
-    one: &RoundKeys<KEYS>,
-    rows: &Rows<KEYS>,
-    round: usize,
-    register: usize,
-) -> __m256i {
-    if ONE {
-        key(one, round)
-    } else {
-        load_pair(&rows[round][register])
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
 fn key<const KEYS: usize>(keys: &RoundKeys<KEYS>, round: usize) -> __m256i {
     _mm256_broadcastsi128_si256(load(&keys[round]))
+}
+
+/// Nothing that follows from one of these registers is done before all of them are known: with
+/// other keys in each a compiler puts them one after the other, and no CPU looks far enough ahead
+/// to put that right.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn side_by_side(registers: &mut [__m256i; REGISTERS]) {
+    let [a, b, c, d, e, f, g, h] = registers;
+    // SAFETY: there is no instruction in it.
+    unsafe {
+        core::arch::asm!(
+            "/* {0} {1} {2} {3} {4} {5} {6} {7} */",
+            inout(ymm_reg) * a,
+            inout(ymm_reg) * b,
+            inout(ymm_reg) * c,
+            inout(ymm_reg) * d,
+            inout(ymm_reg) * e,
+            inout(ymm_reg) * f,
+            inout(ymm_reg) * g,
+            inout(ymm_reg) * h,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
 }
 
 /// # Safety

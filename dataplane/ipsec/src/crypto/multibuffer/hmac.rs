@@ -277,7 +277,7 @@ const fn behind_digest(length: usize) -> Block {
 /// a time as fill the CPU, as long as there are. At most [`BATCH`] of them.
 fn absorb<H: Hash>(sha: Sha, states: &mut [State], data: &[&[Block]]) {
     let order = LongestFirst::of(data.iter().map(|data| data.len()));
-    let mut waiting = order.places().take_while(|place| !data[*place].is_empty());
+    let mut waiting = order.places().filter(|place| !data[*place].is_empty());
     // Where the state is, and the blocks that are left.
     let mut lanes: ArrayVec<(usize, &[Block]), LANES> = ArrayVec::new();
     loop {

@@ -74,3 +74,6 @@ mod bursts;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod whole;
