@@ -262,3 +262,59 @@ fn what_ports_chose_is_cut_behind_the_sa() {
         Ok(())
     });
 }
+
+/// Fragments of IPv6 whose datagram has destination options in front of TCP: the later one names
+/// those, and no protocol.
+fn nameless(from: &str, to: &str) -> Result<Vec<Vec<u8>>> {
+    const OPTIONS: u8 = 60;
+    let segment = packets::tcp(from, to, [9, 443], &[7; 100])?;
+    let payload = [&[TCP, 0, 1, 4, 0, 0, 0, 0], &segment[..]].concat();
+    let packet = packets::ip(from, to, OPTIONS, IpFields::default(), &payload)?;
+    Ok(cut(&packet, 5, 64))
+}
+
+/// A policy for all protocols that stands behind one for TCP lets nothing of TCP through in the
+/// clear, in either direction, although a later fragment does not say what it belongs to.
+//= test T54 (RFC 4301 section 4.4.1.1)
+//= test T121
+#[test]
+fn a_fragment_without_a_protocol_does_not_pass_the_policy_for_one() {
+    let body = || -> Result<()> {
+        let sas = replay::sas(Family::V6, suite::AES128GCM16);
+        let nets = [LEFT.net[1], RIGHT.net[1]];
+        // The order decides: behind the policy for all, nobody is passed over.
+        let behind = ["fragment", "plaintext_required_protection", "fragment"];
+        for (all, reasons, clear) in [(20, &behind[..], [0, 0]), (5, &[], [2, 2])] {
+            let mut config = replay::network(&[]);
+            config.sa(&sas[0], "out").sa(&sas[1], "in");
+            for (direction, sa) in ["out", "in"].into_iter().zip(&sas) {
+                let tcp = [
+                    "protocol = \"tcp\"".to_owned(),
+                    format!("sa = [\"{}\"]", sa.name),
+                ];
+                let [one, other] = [format!("tcp-{direction}"), format!("all-{direction}")];
+                config.policy([&one, direction, "protect"], nets, 10, &tcp);
+                config.policy([&other, direction, "bypass"], nets, all, &[]);
+            }
+            let mut replay = Replay::new(&config)?;
+            let there = nameless(LEFT.host[1], RIGHT.host[1])?;
+            let back = nameless(RIGHT.host[1], LEFT.host[1])?;
+            let times = 1..;
+            let there = times
+                .clone()
+                .zip(&there)
+                .map(|(at, it)| replay::from_host(at, it));
+            let back = times
+                .zip(&back)
+                .map(|(at, it)| replay::from_peer(at + 10, it));
+            replay.input("lan0", there.collect());
+            let result = replay.input("wan0", back.collect()).run()?;
+            let sealed = result.wan.iter().filter(|it| it.protocol() == Some(ESP));
+            let found = [result.wan.len() - sealed.count(), result.lan.len()];
+            ensure!(result.reasons() == reasons, "{:?}", result.reasons());
+            ensure!(found == clear, "{found:?}");
+        }
+        Ok(())
+    };
+    conclude(body());
+}

@@ -111,6 +111,58 @@ fn later_fragments_share_the_fate_of_what_is_protected() {
     });
 }
 
+/// From host A to host B, a later fragment of IPv6 whose datagram has destination options in front
+/// of its upper layer, so that it names those.
+fn send_nameless(from: &Namespace) {
+    let [source, destination] = ["2001:db8:1::2", "2001:db8:2::2"]
+        .map(|text| text.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let fragment = [60, 0, 0, 64, 0, 0, 0, 9];
+    let start = [0x60, 0, 0, 0, 0, 24, 44, 64];
+    let packet = [&start[..], &source, &destination, &fragment, &[7; 16]].concat();
+    from.enter(|| {
+        let raw = socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::RAW)).unwrap();
+        let to = std::net::SocketAddr::from((destination, 0));
+        sendto(&raw, &packet, SendFlags::empty(), &to).unwrap();
+    });
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
+#[test]
+fn a_fragment_without_even_a_protocol_does_not_pass_who_protects_one() {
+    if skip_guard("a_fragment_without_even_a_protocol_does_not_pass_who_protects_one") {
+        return;
+    }
+    let net = net();
+    let nets = "2001:db8:1::/64 2001:db8:2::/64";
+    let lines = [
+        &format!("tcp protect {nets} 100")[..],
+        &format!("all bypass {nets} 200"),
+    ];
+    let mut guarded = policies(&lines);
+    for policy in guarded.iter_mut().take(2) {
+        policy.selector.protocol = Some(6);
+    }
+    net.b.run(
+        "nft add table inet seen ; add chain inet seen in { type filter hook prerouting priority \
+         -410 ; } ; add rule inet seen in frag nexthdr 60 counter",
+    );
+    let seen = || net.b.run("nft list table inet seen").contains("packets 1 ");
+    assert!(ping(&net.a, "2001:db8:2::2"));
+    net.gateway.enter(|| {
+        let mut guard = Guard::new();
+        load(&mut guard, &guarded, false);
+        send_nameless(&net.a);
+        assert!(!seen(), "in clear");
+        assert_eq!(dropped(&guard, "tcp-out"), 1);
+        assert!(ping(&net.a, "2001:db8:2::2"));
+        // Where the other policy comes first it passes.
+        guarded[..2].iter_mut().for_each(|it| it.priority = 300);
+        load(&mut guard, &guarded, false);
+        send_nameless(&net.a);
+        assert!(seen(), "a policy for all protocols takes it");
+    });
+}
+
 #[test]
 fn esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard() {
     if skip_guard("esp_ike_and_what_keeps_the_machine_reachable_pass_a_closed_guard") {

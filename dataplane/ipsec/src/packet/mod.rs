@@ -101,6 +101,17 @@ impl Packet {
         }
     }
 
+    /// True for a later fragment of IPv6 that names an extension header: what stands behind that
+    /// is told by the datagram's first fragment alone, so selectors cannot see its protocol.
+    #[inline]
+    #[must_use]
+    pub const fn hides_protocol(&self) -> bool {
+        matches!(
+            (self.fragment, self.version),
+            (Fragment::Later, Version::V6)
+        ) && crate::wire::extension::is_walked(self.protocol)
+    }
+
     /// [`Self::nothing`]; every packet that was parsed has a length.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {

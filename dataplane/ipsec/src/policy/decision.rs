@@ -5,12 +5,16 @@
 //! Where such a policy would be the first to take the fragment but for the ports, the first
 //! fragment's fate decides, and without that the fragment is dropped. A protect policy with ports
 //! never takes one, whatever is remembered.
+//!
+//! The same holds for policies that name a protocol where a later fragment of IPv6 hides even that,
+//! because extension headers lie in the part that was cut (RFC 4301 §4.4.1.1: OPAQUE, for IPv6
+//! only).
 
 use crate::limits::BATCH;
-use crate::packet::{Fragment, Packet, Upper, protocol};
+use crate::packet::{Fragment, Packet, Upper, Version, protocol};
 use crate::policy::classifier::Classifier;
 use crate::policy::database::Database;
-use crate::policy::fragments::{Fate, Memory, Passage};
+use crate::policy::fragments::{Fate, Fates, Memory, Passage};
 use crate::policy::{Action, Policy, PolicyIndex, PortSelector, Selector};
 use crate::prefetch::first_line;
 use crate::sa::association::Direction;
@@ -25,7 +29,7 @@ pub enum Decision<'a> {
     Bypass(PolicyIndex),
     /// A discard policy with ports took the first fragment.
     Discard(PolicyIndex),
-    /// A later fragment, and ports that it does not show would decide.
+    /// A later fragment, and ports or a protocol that it does not show would decide.
     Fragment,
     /// No policy takes the packet.
     Nothing,
@@ -150,27 +154,20 @@ impl Spd {
         let decision = self
             .policy(first)
             .map_or(Decision::Nothing, Decision::Policy);
-        let Some(blind) = &self.blind else {
-            return decision;
-        };
         if packet.fragment == Fragment::Whole {
             return decision;
         }
-        let hidden = blind.first(packet);
-        let ports_decide = match (first, hidden) {
-            (Some(first), Some(hidden)) => {
-                hidden < first || self.policy(Some(hidden)).is_some_and(looks_at_ports)
-            }
-            (None, Some(_)) => true,
-            (_, None) => false,
-        };
-        if !ports_decide {
+        if shows_ports(packet) {
+            let fates = self.fates(packet, first, decision);
+            memory.remember(packet, passage, fates, now);
             return decision;
         }
-        if shows_ports(packet) {
-            if let Some(fate) = fate(decision) {
-                memory.remember(packet, passage, fate, now);
-            }
+        let hidden = if packet.hides_protocol() {
+            Hidden::Protocol
+        } else {
+            Hidden::Ports
+        };
+        if !self.decides(hidden, packet, first) {
             return decision;
         }
         if let Decision::Policy(policy) = decision
@@ -183,6 +180,39 @@ impl Spd {
             Some(Fate::Discard(index)) => Decision::Discard(index),
             Some(Fate::Blind) => decision,
             None => Decision::Fragment,
+        }
+    }
+
+    /// What the answer for a first fragment means for later ones.
+    fn fates(&self, packet: &Packet, first: Option<u32>, decision: Decision<'_>) -> Fates {
+        let of = |hidden| {
+            let decides = self.decides(hidden, packet, first);
+            decides.then(|| fate(decision, hidden)).flatten()
+        };
+        Fates {
+            without_ports: of(Hidden::Ports),
+            without_protocol: match packet.version {
+                Version::V4 => None,
+                Version::V6 => of(Hidden::Protocol),
+            },
+        }
+    }
+
+    /// Whether a policy that looks at what is hidden takes the packet, or one in front of `first`
+    /// would take it but for that.
+    fn decides(&self, hidden: Hidden, packet: &Packet, first: Option<u32>) -> bool {
+        let without = match hidden {
+            Hidden::Ports => &self.blind,
+            Hidden::Protocol => &self.pairs,
+        };
+        let blindly = without.as_ref().and_then(|without| without.first(packet));
+        match (first, blindly) {
+            (Some(first), Some(blindly)) => {
+                let policy = self.policy(Some(blindly));
+                blindly < first || policy.is_some_and(|policy| looks_at(policy, hidden))
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
         }
     }
 
@@ -206,6 +236,23 @@ fn without_ports(selector: Selector) -> Selector {
         remote_port: PortSelector::Any,
         icmp: None,
         ..selector
+    }
+}
+
+/// What a later fragment does not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    /// Ports and ICMP type.
+    Ports,
+    /// The protocol, too.
+    Protocol,
+}
+
+const fn looks_at(policy: &Policy, hidden: Hidden) -> bool {
+    match hidden {
+        Hidden::Ports => looks_at_ports(policy),
+        // Ports and types belong to a protocol.
+        Hidden::Protocol => policy.selector.protocol.is_some(),
     }
 }
 
@@ -238,9 +285,9 @@ const fn has_upper_fields(number: u8) -> bool {
 }
 
 /// What a first fragment's answer means for its later ones; `None` drops them.
-const fn fate(decision: Decision<'_>) -> Option<Fate> {
+const fn fate(decision: Decision<'_>, hidden: Hidden) -> Option<Fate> {
     match decision {
-        Decision::Policy(policy) if looks_at_ports(policy) => match policy.action {
+        Decision::Policy(policy) if looks_at(policy, hidden) => match policy.action {
             Action::Bypass => Some(Fate::Bypass(policy.index)),
             Action::Discard => Some(Fate::Discard(policy.index)),
             Action::Protect => None,

@@ -22,6 +22,31 @@ pub enum Fate {
     Blind,
 }
 
+/// What it means for later ones that show a protocol, and for those of IPv6 that do not. `None`:
+/// they are dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fates {
+    /// For fragments that show all but ports and ICMP types.
+    pub without_ports: Option<Fate>,
+    /// For fragments with [`Packet::hides_protocol`].
+    pub without_protocol: Option<Fate>,
+}
+
+impl Fates {
+    const NONE: Self = Self {
+        without_ports: None,
+        without_protocol: None,
+    };
+
+    const fn of(self, packet: &Packet) -> Option<Fate> {
+        if packet.hides_protocol() {
+            self.without_protocol
+        } else {
+            self.without_ports
+        }
+    }
+}
+
 /// Where a datagram was seen: what came in the clear says nothing of what came through an SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Passage {
@@ -39,6 +64,7 @@ struct Key {
     source: u128,
     destination: u128,
     identification: u32,
+    /// 0 for IPv6, whose later fragments may name another (RFC 8200 §4.5).
     protocol: u8,
     version: Version,
     passage: Passage,
@@ -50,7 +76,10 @@ impl Key {
             source: packet.source,
             destination: packet.destination,
             identification: packet.identification,
-            protocol: packet.protocol,
+            protocol: match packet.version {
+                Version::V4 => packet.protocol,
+                Version::V6 => 0,
+            },
             version: packet.version,
             passage,
         }
@@ -59,7 +88,7 @@ impl Key {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    fate: Fate,
+    fates: Fates,
     seen: Time,
 }
 
@@ -88,17 +117,22 @@ impl Memory {
         }
     }
 
-    /// Notes what the first fragment `packet` met. A second first fragment replaces the first.
+    /// Notes what the first fragment `packet` met. A second first fragment replaces the first, also
+    /// when there is nothing to note: its datagram has taken over the identification.
     //= T121 (RFC 4301 section 7.4)
-    pub fn remember(&mut self, packet: &Packet, passage: Passage, fate: Fate, now: Time) {
+    pub fn remember(&mut self, packet: &Packet, passage: Passage, fates: Fates, now: Time) {
+        let key = Key::of(packet, passage);
+        if fates == Fates::NONE {
+            self.entries.remove(&key);
+            return;
+        }
         if self.capacity == 0 {
             return;
         }
-        let key = Key::of(packet, passage);
         if self.order.len() == self.capacity {
             self.forget_oldest();
         }
-        self.entries.insert(key, Entry { fate, seen: now });
+        self.entries.insert(key, Entry { fates, seen: now });
         self.order.push_back((key, now));
     }
 
@@ -106,7 +140,8 @@ impl Memory {
     #[must_use]
     pub fn recall(&self, packet: &Packet, passage: Passage, now: Time) -> Option<Fate> {
         let entry = self.entries.get(&Key::of(packet, passage))?;
-        (now.since(entry.seen) < self.timeout_ns).then_some(entry.fate)
+        let is_known = now.since(entry.seen) < self.timeout_ns;
+        entry.fates.of(packet).filter(|_| is_known)
     }
 
     /// Datagrams held, those whose time is over included.
@@ -158,11 +193,19 @@ mod tests {
 
     const BYPASS: Fate = Fate::Bypass(PolicyIndex(3));
 
+    /// For fragments that show their protocol.
+    fn fates(fate: Fate) -> Fates {
+        Fates {
+            without_ports: Some(fate),
+            ..Fates::NONE
+        }
+    }
+
     //= test T121
     #[test]
     fn the_first_fragments_fate_holds_until_its_time_is_over() {
         let mut memory = Memory::new(4, 1000 * MILLISECOND);
-        memory.remember(&fragment(7), Passage::Clear, BYPASS, Time(5));
+        memory.remember(&fragment(7), Passage::Clear, fates(BYPASS), Time(5));
         let recall =
             |memory: &Memory, id, passage, now| memory.recall(&fragment(id), passage, Time(now));
         assert_eq!(recall(&memory, 7, Passage::Clear, 6), Some(BYPASS));
@@ -177,7 +220,12 @@ mod tests {
     fn the_oldest_is_forgotten_first_and_the_table_keeps_its_size() {
         let mut memory = Memory::new(2, MILLISECOND);
         for identification in 0..1000 {
-            memory.remember(&fragment(identification), Passage::Clear, BYPASS, Time(0));
+            memory.remember(
+                &fragment(identification),
+                Passage::Clear,
+                fates(BYPASS),
+                Time(0),
+            );
             assert!(memory.len() <= 2);
         }
         assert_eq!(memory.recall(&fragment(997), Passage::Clear, Time(0)), None);
@@ -196,9 +244,9 @@ mod tests {
     #[test]
     fn a_repeated_first_fragment_replaces_and_outlives_its_older_note() {
         let mut memory = Memory::new(2, MILLISECOND);
-        memory.remember(&fragment(1), Passage::Clear, Fate::Blind, Time(0));
-        memory.remember(&fragment(1), Passage::Clear, BYPASS, Time(9));
-        memory.remember(&fragment(2), Passage::Clear, BYPASS, Time(10));
+        memory.remember(&fragment(1), Passage::Clear, fates(Fate::Blind), Time(0));
+        memory.remember(&fragment(1), Passage::Clear, fates(BYPASS), Time(9));
+        memory.remember(&fragment(2), Passage::Clear, fates(BYPASS), Time(10));
         assert_eq!(
             memory.recall(&fragment(1), Passage::Clear, Time(10)),
             Some(BYPASS)
@@ -208,7 +256,7 @@ mod tests {
     #[test]
     fn no_room_at_all_remembers_nothing() {
         let mut memory = Memory::new(0, MILLISECOND);
-        memory.remember(&fragment(1), Passage::Clear, BYPASS, Time(0));
+        memory.remember(&fragment(1), Passage::Clear, fates(BYPASS), Time(0));
         assert!(memory.is_empty());
     }
 }

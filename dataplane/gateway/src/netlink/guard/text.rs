@@ -3,8 +3,10 @@
 //! Closed means: what cannot be told counts as protected. A later fragment and a header cut short
 //! have no ports to see, so a protect or discard policy with ports drops the one and leaves
 //! (`return`) only for what can be seen *not* to match. A bypass policy accepts only what can be
-//! seen to match. Later fragments are told by their offset, in so many words: kernels differ in
-//! whether they take a fragment's payload for a header [6.18 does].
+//! seen to match. A later fragment of IPv6 that names an extension header hides its protocol as
+//! well, so a protect or discard policy with a protocol drops it. Later fragments are told by their
+//! offset, in so many words: kernels differ in whether they take a fragment's payload for a header
+//! [6.18 does].
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -182,6 +184,12 @@ fn write_policy(policy: &PolicyParameters, chain: &str, text: &mut String, rules
     let refused = format!("counter drop comment \"{POLICY}{}\"", plain(&policy.name));
     let layer = UpperLayer::new(selector, policy.direction);
     let bypass = policy.action == Action::Bypass;
+    if !bypass
+        && selector.protocol.is_some()
+        && let Some(nameless) = nameless(source, destination)
+    {
+        push(rules, format_args!("\t\t{nameless}{refused}\n"));
+    }
     if layer.fields.is_empty() {
         let verdict = if bypass { "accept" } else { &refused };
         push(rules, format_args!("\t\t{packets}{verdict}\n"));
@@ -253,6 +261,25 @@ impl UpperLayer {
         push(&mut rules, format_args!("{verdict}\n"));
         Some(rules)
     }
+}
+
+/// Matches later fragments of IPv6 between these that name an extension header; `None`: IPv4.
+fn nameless(source: &AddressSelector, destination: &AddressSelector) -> Option<String> {
+    const EXTENSIONS: [u8; 4] = [
+        protocol::HOP_BY_HOP,
+        protocol::ROUTING,
+        protocol::FRAGMENT,
+        protocol::DESTINATION_OPTIONS,
+    ];
+    if [source, destination]
+        .map(version)
+        .contains(&Some(Some(Version::V4)))
+    {
+        return None;
+    }
+    let between = packets(source, destination, None)?;
+    let named = set(EXTENSIONS.iter().map(u8::to_string))?;
+    Some(format!("{between}frag frag-off != 0 frag nexthdr {named} "))
 }
 
 /// Matches addresses and protocol; ends with a space unless empty. `None`: nothing can match.

@@ -323,3 +323,25 @@ fn names_cannot_become_rules() {
         format!("{PAIR_IN}counter drop comment \"policy:a__accept____\"")
     );
 }
+
+/// A later fragment of IPv6 may hide its protocol; who protects or discards one drops it.
+#[test]
+fn a_hidden_protocol_is_dropped_in_ipv6_where_one_is_named() {
+    let rules = |action, protocol, six: bool| {
+        let mut named = policy("p", Direction::Out, action, 10);
+        named.selector.protocol = protocol;
+        if six {
+            named.selector.local = AddressSelector::Any;
+            named.selector.remote = ranges(&[("2001:db8::", "2001:db8::ff")]);
+        }
+        text(&[named], false)
+    };
+    let hidden = "\t\tmeta nfproto ipv6 ip6 daddr 2001:db8::-2001:db8::ff frag frag-off != 0 \
+                  frag nexthdr { 0, 43, 44, 60 } counter drop comment \"policy:p\"\n";
+    for action in [Action::Protect, Action::Discard] {
+        assert!(rules(action, Some(6), true).contains(hidden));
+        assert!(!rules(action, None, true).contains("nexthdr {"));
+        assert!(!rules(action, Some(6), false).contains("nexthdr {"));
+    }
+    assert!(!rules(Action::Bypass, Some(6), true).contains("nexthdr {"));
+}

@@ -31,8 +31,12 @@ fn udp(fragment: Fragment, port: u16) -> Packet {
 }
 
 fn port(port: u16) -> Selector {
+    port_of(protocol::UDP, port)
+}
+
+fn port_of(named: u8, port: u16) -> Selector {
     Selector {
-        protocol: Some(protocol::UDP),
+        protocol: Some(named),
         remote_port: PortSelector::List {
             opaque: false,
             ranges: vec![(port, port)],
@@ -163,6 +167,110 @@ fn what_came_in_the_clear_says_nothing_of_what_came_through_an_sa() {
         Time(1),
     );
     assert_eq!(opened, Decision::Fragment);
+}
+
+/// The first fragment of a datagram of IPv6.
+fn six(named: u8, port: u16) -> Packet {
+    Packet {
+        source: 1,
+        destination: 2,
+        version: Version::V6,
+        protocol: named,
+        ..udp(Fragment::First, port)
+    }
+}
+
+/// A later one of it: destination options lie in what was cut, so it names those.
+fn nameless() -> Packet {
+    Packet {
+        fragment: Fragment::Later,
+        upper: Upper::Opaque,
+        ..six(protocol::DESTINATION_OPTIONS, 0)
+    }
+}
+
+fn of(named: u8) -> Selector {
+    Selector {
+        protocol: Some(named),
+        ..ANY
+    }
+}
+
+//= test T54 (RFC 4301 section 4.4.1.1)
+//= test T108 (RFC 4301 section 4.4.1)
+#[test]
+fn a_hidden_protocol_matches_any_alone_and_passes_nobody_over() {
+    // What stands behind may not let through what the first policy might be there to protect.
+    let guarded = spd(&[(Action::Protect, of(protocol::UDP)), (Action::Bypass, ANY)]);
+    let mut memory = memory();
+    assert_eq!(
+        decide(&guarded, &mut memory, &nameless()),
+        Decision::Fragment
+    );
+    let first = decide(&guarded, &mut memory, &six(protocol::UDP, 53)).index();
+    assert_eq!(first, Some(PolicyIndex(0)));
+    assert_eq!(
+        decide(&guarded, &mut memory, &nameless()),
+        Decision::Fragment
+    );
+    // A datagram that the second one took goes on.
+    let first = decide(&guarded, &mut memory, &six(protocol::TCP, 53)).index();
+    assert_eq!(first, Some(PolicyIndex(1)));
+    let later = decide(&guarded, &mut memory, &nameless()).index();
+    assert_eq!(later, Some(PolicyIndex(1)));
+    // In front of all others, any needs no first fragment.
+    let open = spd(&[(Action::Protect, ANY), (Action::Bypass, of(protocol::UDP))]);
+    let later = decide(&open, &mut Memory::new(0, SECOND), &nameless()).index();
+    assert_eq!(later, Some(PolicyIndex(0)));
+}
+
+//= test T121
+#[test]
+fn hidden_protocols_follow_their_first_through_bypass_and_discard() {
+    let spd = spd(&[
+        (Action::Bypass, of(protocol::UDP)),
+        (Action::Discard, port_of(protocol::TCP, 53)),
+    ]);
+    let mut memory = memory();
+    assert_eq!(decide(&spd, &mut memory, &nameless()), Decision::Fragment);
+    for (first, decided) in [
+        (six(protocol::UDP, 9), Decision::Bypass(PolicyIndex(0))),
+        (six(protocol::TCP, 53), Decision::Discard(PolicyIndex(1))),
+    ] {
+        assert!(decide(&spd, &mut memory, &first).index().is_some());
+        assert_eq!(decide(&spd, &mut memory, &nameless()), decided);
+    }
+    // One that shows its protocol needs none, and of IPv4 all do.
+    let shown = Packet {
+        protocol: protocol::UDP,
+        ..nameless()
+    };
+    let mut nothing = Memory::new(0, SECOND);
+    let found = decide(&spd, &mut nothing, &shown).index();
+    assert_eq!(found, Some(PolicyIndex(0)));
+    let four = Packet {
+        protocol: protocol::DESTINATION_OPTIONS,
+        ..udp(Fragment::Later, 0)
+    };
+    assert_eq!(decide(&spd, &mut nothing, &four), Decision::Nothing);
+}
+
+//= test T121
+//= test T125
+#[test]
+fn an_identification_that_comes_again_is_the_later_datagrams() {
+    let spd = spd(&[(Action::Bypass, port(53)), (Action::Protect, port(54))]);
+    let mut memory = memory();
+    let later = udp(Fragment::Later, 0);
+    for (port, decided) in [
+        (53, Decision::Bypass(PolicyIndex(0))),
+        (54, Decision::Fragment),
+        (53, Decision::Bypass(PolicyIndex(0))),
+    ] {
+        let first = decide(&spd, &mut memory, &udp(Fragment::First, port));
+        assert!(first.index().is_some());
+        assert_eq!(decide(&spd, &mut memory, &later), decided, "{port}");
+    }
 }
 
 #[test]
