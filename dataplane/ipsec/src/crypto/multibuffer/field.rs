@@ -51,6 +51,12 @@ impl<V: Lanes> Sum<V> {
         }
     }
 
+    /// Its three registers.
+    #[inline(always)]
+    pub(super) const fn parts(&mut self) -> [&mut V; 3] {
+        [&mut self.low, &mut self.cross, &mut self.high]
+    }
+
     /// The element of the field that the sum is.
     #[inline(always)]
     pub(super) fn reduced(self, cpu: Cpu<V>) -> V {

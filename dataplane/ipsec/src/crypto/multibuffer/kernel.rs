@@ -125,9 +125,14 @@ impl<'a, V: Lanes> Work<'a, V> {
         }
     }
 
-    /// The `N` registers of counter blocks from `counter` on, through the cipher.
+    /// The `N` registers of counter blocks from `counter` on, through the cipher; `beside` is done
+    /// after each round but the last, and told which.
     #[inline(always)]
-    fn stream<const ROUNDS: usize, const N: usize>(&self, counter: usize) -> Blocks<V, N> {
+    fn stream<const ROUNDS: usize, const N: usize>(
+        &self,
+        counter: usize,
+        mut beside: impl FnMut(usize, &mut Blocks<V, N>),
+    ) -> Blocks<V, N> {
         let keys = self.key.round_keys;
         let mut blocks = [self.nonce; N];
         let first = self.number(counter).plus(V::numbers(self.cpu));
@@ -135,11 +140,12 @@ impl<'a, V: Lanes> Work<'a, V> {
             let counter = first.plus(self.number(index * V::COUNT));
             *block = block.xor(counter.reversed(self.cpu));
         }
-        for key in &keys[1..ROUNDS] {
+        for (round, key) in keys[1..ROUNDS].iter().enumerate() {
             let key = V::splat(self.cpu, load(key));
             for block in &mut blocks {
                 *block = block.round(key);
             }
+            beside(round, &mut blocks);
         }
         let key = V::splat(self.cpu, load(&keys[ROUNDS]));
         for block in &mut blocks {
@@ -153,9 +159,10 @@ impl<'a, V: Lanes> Work<'a, V> {
     fn stream_of<M: Mode, const ROUNDS: usize, const N: usize>(
         &self,
         blocks: usize,
+        beside: impl FnMut(usize, &mut Blocks<V, N>),
     ) -> Blocks<V, N> {
         if M::ENCIPHERS {
-            self.stream::<ROUNDS, N>(blocks + M::FRONT)
+            self.stream::<ROUNDS, N>(blocks + M::FRONT, beside)
         } else {
             [V::zero(self.cpu); N]
         }
@@ -229,18 +236,51 @@ impl<'a, V: Lanes> Work<'a, V> {
             hiding: self.head.data,
         };
         // SAFETY: the caller's promise.
-        let mut last = unsafe { self.group::<M, ROUNDS, GROUP, true>(&mut progress) };
+        let mut last = unsafe { self.group::<M, ROUNDS, GROUP, true>(&mut progress, |_, _| {}) };
         for _ in 1..groups {
+            if V::BESIDE && M::HASHES && M::ENCIPHERS {
+                // SAFETY: the caller's promise.
+                last = unsafe { self.group_beside::<M, ROUNDS, GROUP>(&mut progress, last) };
+                continue;
+            }
             if M::HASHES {
                 progress.sum = self.hashed(progress.sum, last);
             }
             // SAFETY: the caller's promise.
-            last = unsafe { self.group::<M, ROUNDS, GROUP, false>(&mut progress) };
+            last = unsafe { self.group::<M, ROUNDS, GROUP, false>(&mut progress, |_, _| {}) };
         }
         if M::HASHES {
             progress.sum = self.hashed(progress.sum, last);
         }
         progress
+    }
+
+    /// One group through the cipher and beside it the hash over the `last` one, a product to a
+    /// round: no CPU looks far enough ahead to find the one behind the other.
+    ///
+    /// # Safety
+    /// As [`Self::groups`].
+    #[inline(always)]
+    unsafe fn group_beside<M: Mode, const ROUNDS: usize, const GROUP: usize>(
+        &self,
+        progress: &mut Progress<V>,
+        mut last: [V; GROUP],
+    ) -> [V; GROUP] {
+        last[0] = last[0].xor(progress.sum);
+        let mut total = Sum::zero(self.cpu);
+        let beside = |round: usize, blocks: &mut Blocks<V, GROUP>| {
+            if round < GROUP {
+                // What waits for the group before comes last.
+                let index = (round + 1) % GROUP;
+                let product = self.product(last[index], (GROUP - index) * V::COUNT);
+                total = total.plus(product);
+            }
+            V::side_by_side(blocks, total.parts());
+        };
+        // SAFETY: the caller's promise.
+        let next = unsafe { self.group::<M, ROUNDS, GROUP, false>(progress, beside) };
+        progress.sum = total.reduced(self.cpu);
+        next
     }
 
     /// One group through the cipher; its cipher text, ready to be hashed.
@@ -251,8 +291,9 @@ impl<'a, V: Lanes> Work<'a, V> {
     unsafe fn group<M: Mode, const ROUNDS: usize, const GROUP: usize, const FIRST: bool>(
         &self,
         progress: &mut Progress<V>,
+        beside: impl FnMut(usize, &mut Blocks<V, GROUP>),
     ) -> [V; GROUP] {
-        let mut hashed = self.stream_of::<M, ROUNDS, GROUP>(progress.blocks);
+        let mut hashed = self.stream_of::<M, ROUNDS, GROUP>(progress.blocks, beside);
         if FIRST {
             progress.hiding = hashed[0].first();
         }
@@ -357,7 +398,7 @@ impl<'a, V: Lanes> Work<'a, V> {
         &self,
         progress: Progress<V>,
     ) -> __m128i {
-        let mut hashed = self.stream_of::<M, ROUNDS, N>(progress.blocks);
+        let mut hashed = self.stream_of::<M, ROUNDS, N>(progress.blocks, |_, _| {});
         let hiding = if FIRST {
             hashed[0].first()
         } else {

@@ -48,6 +48,8 @@ pub(super) trait Lanes: Copy {
     const POWERS: usize = Self::COUNT * (Self::GROUP + 1) + 1;
     /// Registers of a group.
     const GROUP: usize;
+    /// Whether a group is enciphered and the one before hashed a piece at a time in turns.
+    const BESIDE: bool = false;
 
     fn zero(cpu: Cpu<Self>) -> Self;
     /// A block in every lane.
@@ -77,6 +79,11 @@ pub(super) trait Lanes: Copy {
     fn total(self) -> __m128i;
     /// The first `count` bytes, and zeros behind them.
     fn kept(self, count: usize) -> Self;
+
+    /// With [`Self::BESIDE`]: nothing that follows from one of these registers is done before all
+    /// of them are known.
+    #[inline(always)]
+    fn side_by_side(_group: &mut [Self], _sum: [&mut Self; 3]) {}
 
     /// # Safety
     /// A register's bytes may be read; with `BEHIND` those of the first lane need not, and it is
@@ -252,10 +259,31 @@ fn second<const LAST: bool>(text: Text, place: usize) -> usize {
     }
 }
 
+/// As `block::side_by_side` has it.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn side_by_side([a, b, c, d]: &mut [__m256i; 4], [x, y, z]: [&mut __m256i; 3]) {
+    // SAFETY: there is no instruction in it.
+    unsafe {
+        core::arch::asm!(
+            "/* {0} {1} {2} {3} {4} {5} {6} */",
+            inout(ymm_reg) * a,
+            inout(ymm_reg) * b,
+            inout(ymm_reg) * c,
+            inout(ymm_reg) * d,
+            inout(ymm_reg) * x,
+            inout(ymm_reg) * y,
+            inout(ymm_reg) * z,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+}
+
 impl Lanes for __m256i {
     const COUNT: usize = 2;
     const GROUP: usize = 4;
     const KEEPS_SUMS: bool = true;
+    const BESIDE: bool = true;
 
     #[inline(always)]
     fn zero(_: Cpu<Self>) -> Self {
@@ -323,6 +351,13 @@ impl Lanes for __m256i {
         // SAFETY: a mask has 32 bytes.
         let mask = unsafe { _mm256_loadu_si256(mask(count).cast()) };
         featured!(_mm256_and_si256(self, mask))
+    }
+
+    #[inline(always)]
+    fn side_by_side(group: &mut [Self], sum: [&mut Self; 3]) {
+        if let Some(group) = group.as_mut_array() {
+            featured!(side_by_side(group, sum));
+        }
     }
 
     #[inline(always)]
