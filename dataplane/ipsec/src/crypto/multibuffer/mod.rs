@@ -12,10 +12,11 @@
 //! register type stems from a proof that they are there); the loads and stores of whole registers
 //! (`block.rs`: behind references of the right length; `text.rs`, `registers.rs`, `fours.rs` and
 //! `kernel.rs`: within a text whose bounds `gcm.rs`, `gmac.rs` and `ctr.rs` took from slices, once
-//! a packet); the order of instructions (`block.rs`: an assembly block without any); and CBC's
-//! sixteen packets at once, which are pointers, since their slices' lengths would have to be asked
-//! for with every block (`lanes.rs` makes them from slices and keeps their bounds, `cbc_vaes.rs`
-//! and `cbc_aesni.rs` read and write there). Other kernels are safe functions on slices.
+//! a packet); the order of instructions (`block.rs`, `registers.rs`, `cbc_vaes.rs`: assembly blocks
+//! without any); and CBC's sixteen packets at once, which are pointers, since their slices' lengths
+//! would have to be asked for with every block (`lanes.rs` makes them from slices and keeps their
+//! bounds, `cbc_vaes.rs` and `cbc_aesni.rs` read and write there). Other kernels are safe functions
+//! on slices.
 #![expect(
     unsafe_code,
     reason = "vector registers are loaded, and CPU features asked for, by unsafe means only"
