@@ -19,6 +19,8 @@ mod sweep;
 
 mod sweep_ah;
 
+mod tight;
+
 mod answers;
 
 mod ciphers;

@@ -22,7 +22,7 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// `payload` bytes, then padding 1, 2, 3 …, pad length, next header 4.
-fn text(suite: Suite, payload: usize) -> Vec<u8> {
+pub(crate) fn text(suite: Suite, payload: usize) -> Vec<u8> {
     let padding = (payload + 2).next_multiple_of(suite.alignment()) - payload - 2;
     let mut text = bytes(payload, 5);
     text.extend(1..=padding as u8);
@@ -30,7 +30,7 @@ fn text(suite: Suite, payload: usize) -> Vec<u8> {
     text
 }
 
-fn keys(suite: Suite, seed: u64) -> [Vec<u8>; 2] {
+pub(crate) fn keys(suite: Suite, seed: u64) -> [Vec<u8>; 2] {
     let integrity = suite.integrity.map_or(0, Integrity::key_length);
     [
         bytes(suite.encryption.key_length(), seed),

@@ -324,3 +324,70 @@ proptest! {
         }
     }
 }
+
+/// An SPD of IPv6 without ports: policies by protocol, or for all of them.
+fn by_protocol() -> impl Strategy<Value = Vec<(Action, Option<u8>)>> {
+    let action = prop_oneof![
+        Just(Action::Protect),
+        Just(Action::Bypass),
+        Just(Action::Discard)
+    ];
+    let named = prop_oneof![
+        2 => Just(None),
+        3 => Just(Some(protocol::UDP)),
+        3 => Just(Some(protocol::TCP))
+    ];
+    prop::collection::vec((action, named), 0..6)
+}
+
+proptest! {
+    /// The plain model: the first policy that may be the datagram's decides; if it names a
+    /// protocol, by what the first fragment met, and protects nothing that it cannot see.
+    //= test T98
+    //= test T121
+    #[test]
+    fn a_hidden_protocol_goes_the_way_of_the_plain_model(
+        entries in by_protocol(),
+        first in prop::option::of(prop_oneof![Just(protocol::UDP), Just(protocol::TCP)]),
+    ) {
+        let selectors = entries.iter().map(|(action, named)| {
+            let selector = Selector { protocol: *named, ..ANY };
+            (*action, selector)
+        });
+        let spd = spd(&selectors.collect::<Vec<_>>());
+        let mut memory = memory();
+        let takes = |number: u8| {
+            let mut all = entries.iter();
+            all.position(|(_, named)| named.is_none_or(|named| named == number))
+        };
+        let met = first.map(|number| {
+            let decision = decide(&spd, &mut memory, &six(number, 9)).index();
+            let at = takes(number);
+            assert_eq!(decision.map(|index| index.0 as usize), at);
+            at
+        });
+        let decision = decide(&spd, &mut memory, &nameless());
+        let for_all = entries.iter().position(|(_, named)| named.is_none());
+        let reached = for_all.map_or(&entries[..], |at| &entries[..at]);
+        if reached.is_empty() {
+            prop_assert_eq!(decision.index().map(|index| index.0 as usize), for_all);
+            return Ok(());
+        }
+        let index = |at: usize| PolicyIndex(u32::try_from(at).unwrap_or(u32::MAX));
+        match met {
+            None => prop_assert_eq!(decision, Decision::Fragment),
+            Some(at) if at == for_all => {
+                prop_assert_eq!(decision.index().map(|index| index.0 as usize), for_all);
+            }
+            Some(Some(at)) => {
+                let expected = match entries[at].0 {
+                    Action::Bypass => Decision::Bypass(index(at)),
+                    Action::Discard => Decision::Discard(index(at)),
+                    Action::Protect => Decision::Fragment,
+                };
+                prop_assert_eq!(decision, expected);
+            }
+            Some(None) => prop_assert_eq!(decision, Decision::Fragment),
+        }
+    }
+}

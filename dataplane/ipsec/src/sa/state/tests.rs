@@ -344,3 +344,44 @@ fn what_earlier_runs_carried_counts_for_the_lifetime() {
         Err(DropReason::SaExpired)
     );
 }
+
+#[test]
+fn what_waits_is_overtaken_by_nothing_for_as_long_as_it_may_be_kept() {
+    let mut state = state(Direction::In, 0);
+    let since = Time(5);
+    let [last, over] = [HELD_AT_MOST - 1, HELD_AT_MOST].map(|kept| Time(since.0 + kept));
+    assert_eq!(state.acceptable_end(20, since), 20);
+    state.hold_up(10, since);
+    assert_eq!(state.acceptable_end(20, since), 10);
+    assert_eq!(state.acceptable_end(20, last), 10);
+    // Never beyond what is reserved.
+    assert_eq!(state.acceptable_end(9, last), 9);
+    assert_eq!(state.acceptable_end(20, over), 20);
+    state.hold_up(20, last);
+    assert_eq!(state.acceptable_end(30, over), 20);
+    state.offer_again();
+    assert_eq!(state.acceptable_end(30, over), 30);
+}
+
+//= test T57
+#[test]
+fn what_is_ahead_in_a_batch_counts_towards_each_limit() {
+    let mut state = state(Direction::Out, u64::from(u32::MAX) - 8);
+    state.count(60);
+    let lifetime = Lifetime {
+        hard_packets: 5,
+        hard_bytes: 100,
+        ..Lifetime::default()
+    };
+    let ahead = |packets, bytes| state.check_ahead(&lifetime, Ahead { packets, bytes }, Time(0));
+    assert_eq!(ahead(3, 39), Ok(()));
+    assert_eq!(ahead(4, 39), Err(DropReason::SaExpired));
+    assert_eq!(ahead(3, 40), Err(DropReason::SaExpired));
+    // Eight numbers are left.
+    let ahead = |packets| {
+        let ahead = Ahead { packets, bytes: 0 };
+        state.check_ahead(&Lifetime::default(), ahead, Time(0))
+    };
+    assert_eq!(ahead(7), Ok(()));
+    assert_eq!(ahead(8), Err(DropReason::SequenceExhausted));
+}
