@@ -25,6 +25,9 @@ use crate::fleet::{Ends, MACS};
 /// Packets of one burst: half a batch, as a busy ring gives them.
 pub const BURST: usize = 32;
 
+/// Where a frame has its UDP source port: behind Ethernet's header and that of IPv4.
+const SOURCE_PORT: usize = 34;
+
 /// Lengths of the packets of a burst, in turns, bytes of IP packet.
 pub type Lengths = Vec<usize>;
 
@@ -119,6 +122,8 @@ pub struct Bench<'f> {
     far: MemoryWorker,
     order: Order,
     turn: usize,
+    /// Each packet is of another flow than the one before it, also where one policy takes all.
+    many_flows: bool,
     frames: Vec<Vec<u8>>,
 }
 
@@ -138,8 +143,17 @@ impl<'f> Bench<'f> {
             far: ends.far.worker(number, &exchanges[1]),
             order: Order::new(policies, number.into(), workers.into()),
             turn: 0,
+            many_flows: false,
             frames: vec![Vec::new(); BURST],
         }
+    }
+
+    /// With packets of many flows: what one policy decides about one of them says nothing about the
+    /// next.
+    #[must_use]
+    pub const fn of_many_flows(mut self) -> Self {
+        self.many_flows = true;
+        self
     }
 
     /// The only worker.
@@ -197,6 +211,11 @@ impl<'f> Bench<'f> {
             let length = traffic.lengths[self.turn % traffic.lengths.len()];
             self.turn += 1;
             sender.frame(self.order.take(), length, frame);
+            if self.many_flows {
+                // Above all ports that a built-in policy knows.
+                let port = 0x8000 | u16::try_from(self.turn % 0x8000).unwrap_or(0);
+                frame[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port.to_be_bytes());
+            }
         }
         if !inbound {
             return;

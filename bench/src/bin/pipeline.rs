@@ -143,6 +143,9 @@ impl Run<'_> {
     fn single(&mut self, kind: &str, scale: Scale, sizes: &[usize]) {
         let ends = Ends::new(self.suite, scale, WINDOW);
         let mut bench = Bench::alone(&ends);
+        if kind == "policies" {
+            bench = bench.of_many_flows();
+        }
         for size in sizes {
             for direction in self.directions() {
                 let traffic = traffic(direction, *size);

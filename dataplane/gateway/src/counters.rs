@@ -107,6 +107,16 @@ impl Tally {
         self.0[PORTS + port * PORT_CELLS + cell as usize] += count;
     }
 
+    /// A frame of `bytes` left by a port.
+    #[inline]
+    pub fn sent(&mut self, port: usize, bytes: u64) {
+        self.0[Cell::Tx as usize] += 1;
+        let start = PORTS + port * PORT_CELLS;
+        let cells = &mut self.0[start..start + PORT_CELLS];
+        cells[PortCell::TxPackets as usize] += 1;
+        cells[PortCell::TxBytes as usize] += bytes;
+    }
+
     /// The value of a cell.
     #[must_use]
     pub fn of(&self, cell: Cell) -> u64 {

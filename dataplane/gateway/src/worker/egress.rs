@@ -7,7 +7,7 @@ use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 use ipsec::wire::ethernet::Header;
 
-use crate::counters::{Cell, PortCell};
+use crate::counters::Cell;
 use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
@@ -17,6 +17,7 @@ use crate::worker::frame::{Arrival, ether_type_of};
 use crate::worker::host::{ETHERNET, Host};
 use crate::worker::originate::Complaint;
 use crate::worker::outbox::Way;
+use crate::worker::pending::QueueIndex;
 use crate::worker::process::Worker;
 
 /// The bytes of a packet to forward.
@@ -74,6 +75,7 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Sends the IP packet that lies in `buffer` behind the room for the Ethernet header, or lets
     /// it wait for its neighbour.
+    #[inline]
     pub(super) fn finish(
         &mut self,
         snapshot: &Snapshot,
@@ -84,46 +86,50 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let port = exit.port();
-        let frame = &mut buffer.room()[..ETHERNET + length];
-        let source = snapshot.ports[port.index()].mac;
         let link = exit.link.resolved();
-        let destination = link.unwrap_or([0; 6]);
-        let ether_type = ether_type_of(version);
-        frame[..ETHERNET].copy_from_slice(
-            &Header {
-                destination,
-                source,
-                ether_type,
-            }
-            .to_bytes(),
-        );
+        let header = Header {
+            destination: link.unwrap_or([0; 6]),
+            source: snapshot.ports[port.index()].mac,
+            ether_type: ether_type_of(version),
+        };
+        let written = header.write(buffer.room());
+        debug_assert!(written.is_some(), "every frame has room for its header");
         match link {
             Ok(_) => self.transmit(port, buffer, ETHERNET + length, arrival),
-            Err(queue) => {
-                let own = arrival == Arrival::Own;
-                let keep = |queue| self.pending.keep(queue, frame, own, now);
-                let kept = queue.is_some_and(keep);
-                self.discard(port, buffer);
-                if !kept {
-                    self.drop(DropReason::NoNeighbor, arrival);
-                } else if !own {
-                    self.tally.hold(1);
-                }
-            }
+            Err(queue) => self.wait(port, buffer, (queue, ETHERNET + length), arrival, now),
+        }
+    }
+
+    /// Lets a frame wait for its neighbour.
+    #[inline(never)]
+    fn wait(
+        &mut self,
+        port: PortIndex,
+        mut buffer: P::Transmit,
+        (queue, length): (Option<QueueIndex>, usize),
+        arrival: Arrival,
+        now: Time,
+    ) {
+        let own = arrival == Arrival::Own;
+        let frame = &buffer.room()[..length];
+        let kept = queue.is_some_and(|queue| self.pending.keep(queue, frame, own, now));
+        self.discard(port, buffer);
+        if !kept {
+            self.drop(DropReason::NoNeighbor, arrival);
+        } else if !own {
+            self.tally.hold(1);
         }
     }
 
     /// Puts a whole frame into its port's transmit ring and counts it.
+    #[inline]
     fn transmit(&mut self, port: PortIndex, buffer: P::Transmit, length: usize, arrival: Arrival) {
         let lane = self.egress[port.index()];
         self.lanes[lane].port.transmit(buffer, length);
         if arrival == Arrival::Own {
             self.tally.add(Cell::Created, 1);
         }
-        self.tally.add(Cell::Tx, 1);
-        self.tally.port(port.index(), PortCell::TxPackets, 1);
-        self.tally
-            .port(port.index(), PortCell::TxBytes, length as u64);
+        self.tally.sent(port.index(), length as u64);
     }
 
     /// Forwards a packet in clear: hop limit, size, route, neighbour, out.

@@ -222,6 +222,13 @@ impl<P: Port, H: Host> Worker<P, H> {
         Some(Exit::new(exit.port(), learned(exit.mtu(), sa), exit.link))
     }
 
+    /// True when the burst has found a way that every packet of `sa` takes.
+    #[inline]
+    pub(super) fn goes_one_way(&self, sa: &Sa) -> bool {
+        let (version, destination) = outer_destination(sa);
+        self.ways.find(version, destination).is_some()
+    }
+
     /// The way as [`Self::way`] found it, with a place to wait where the neighbour is unknown.
     ///
     /// # Errors

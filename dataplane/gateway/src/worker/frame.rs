@@ -61,48 +61,50 @@ pub(super) const fn ether_type_of(version: Version) -> u16 {
 }
 
 /// What the first look found.
-pub(super) enum Look {
-    /// An IP packet for the pipeline.
-    Packet(Packet),
+pub(super) enum Look<T = Packet> {
+    /// An IP packet for the pipeline, and its descriptor.
+    Packet(T),
     /// Not ours to judge: to the machine, as received.
     Host,
     /// Not even that.
     Drop(DropReason),
 }
 
-/// Looks at a frame from a port.
+/// Looks at a frame from a port; the descriptor is written to where it stays.
 #[inline(always)]
-pub(super) fn look(frame: &[u8], facts: &PortFacts) -> Look {
+pub(super) fn look(frame: &[u8], facts: &PortFacts, packet: &mut Packet) -> Look<()> {
     let Some(header) = Header::parse(frame) else {
         return Look::Drop(DropReason::Malformed);
     };
     if header.destination != facts.mac {
         return Look::Host;
     }
-    look_inside(frame, header.ether_type)
+    look_inside(frame, header.ether_type, packet)
 }
 
 /// Looks at a frame from the machine itself, whose MAC addresses mean nothing.
 pub(super) fn look_from_host(frame: &[u8]) -> Look {
-    match Header::parse(frame) {
-        Some(header) => match look_inside(frame, header.ether_type) {
-            Look::Host => Look::Drop(DropReason::Malformed),
-            other => other,
-        },
-        None => Look::Drop(DropReason::Malformed),
+    let Some(header) = Header::parse(frame) else {
+        return Look::Drop(DropReason::Malformed);
+    };
+    let mut packet = Packet::nothing(Version::V4);
+    match look_inside(frame, header.ether_type, &mut packet) {
+        Look::Packet(()) => Look::Packet(packet),
+        Look::Host => Look::Drop(DropReason::Malformed),
+        Look::Drop(reason) => Look::Drop(reason),
     }
 }
 
 #[inline(always)]
-fn look_inside(frame: &[u8], kind: u16) -> Look {
+fn look_inside(frame: &[u8], kind: u16, packet: &mut Packet) -> Look<()> {
     let version = match kind {
         ether_type::IPV4 => Version::V4,
         ether_type::IPV6 => Version::V6,
         _ => return Look::Host,
     };
-    match packet::parse(&frame[ETHERNET..]) {
-        Ok(packet) if packet.version == version => Look::Packet(packet),
-        Ok(_) => Look::Drop(DropReason::Malformed),
+    match packet::parse_into(&frame[ETHERNET..], packet) {
+        Ok(()) if packet.version == version => Look::Packet(()),
+        Ok(()) => Look::Drop(DropReason::Malformed),
         Err(reason) => Look::Drop(reason),
     }
 }

@@ -4,6 +4,7 @@ use std::slice::ChunksExactMut;
 
 use arrayvec::ArrayVec;
 use ipsec::inbound::{self, Consumed, Item, Verdict};
+use ipsec::ip::hop;
 use ipsec::limits::{BATCH, PACKET};
 use ipsec::packet::Packet;
 use ipsec::sa::association::Direction;
@@ -12,7 +13,7 @@ use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
 use crate::counters::{Cell, PortCell};
-use crate::port::Port;
+use crate::port::{Buffer, Port};
 use crate::port::settings::Side;
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
@@ -72,9 +73,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.open((sources, behind), room, place, &mut fates, snapshot, now);
         self.lend_rooms(&fates, &mut buffers);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
+        let packets = fates.iter().zip(sources).zip(&mut buffers);
+        for (index, ((fate, source), buffer)) in packets.enumerate() {
             let kept = self.end_inbound(fate, source, (buffer.take(), place), snapshot, now);
-            note(&mut ends, kept);
+            note(&mut ends, index, kept);
         }
         drop(buffers);
         self.opened = own;
@@ -247,7 +249,9 @@ impl<P: Port, H: Host> Worker<P, H> {
         now: Time,
     ) {
         let packet = &mut buffer.bytes()[ETHERNET..ETHERNET + usize::from(inner.length)];
-        clamp(snapshot, packet, inner, Direction::In, (self.number, now));
+        if snapshot.tables.clamps() {
+            clamp(snapshot, packet, inner, Direction::In, (self.number, now));
+        }
         if snapshot
             .tables
             .local
@@ -279,6 +283,23 @@ impl<P: Port, H: Host> Worker<P, H> {
         if let Some(exit) = next {
             self.predicted = Some(exit.port());
         }
+        let buffer = match (next, buffer) {
+            // Where nothing is left to ask, the packet lies in its frame.
+            (Some(exit), Room::Frame(mut frame))
+                if exit.port() == place
+                    && !exit.link.is_open()
+                    && inner.hop_limit > 1
+                    && !source.arrival.is_local()
+                    && inner.length <= exit.mtu() =>
+            {
+                let length = usize::from(inner.length);
+                let ip = &mut frame.room()[ETHERNET..ETHERNET + length];
+                hop::decrement(ip).unwrap_or_default();
+                let size = (inner.version, length);
+                return self.finish(snapshot, exit, frame, size, source.arrival, now);
+            }
+            (_, buffer) => buffer,
+        };
         let transit = Transit {
             arrival: source.arrival,
             answer: Way::Policy,
@@ -311,7 +332,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         };
         if !self.wait_for_batches(&again, now) {
             let ends = self.outbound(std::slice::from_mut(&mut again), snapshot, now);
-            if let Some(Kept::For(to)) = ends.first() {
+            if let Some((_, Kept::For(to))) = ends.first() {
                 // Its plaintext lies in a frame of ours, which cannot be handed over.
                 self.hand_over_copy(*to, &again, Direction::Out);
             }

@@ -144,14 +144,14 @@ impl<P: Port, H: Host> Worker<P, H> {
             let sources = std::slice::from_ref(&source);
             let ends = self.inbound_behind(behind, sources, snapshot, now);
             match ends.first() {
-                Some(Kept::Held(_, end)) if !over => {
+                Some((_, Kept::Held(_, end))) if !over => {
                     held.reserved_end = *end;
                     self.shelf.put_back(held);
                     continue;
                 }
-                Some(Kept::Held(..)) => self.tally.drop(DropReason::NoReservation),
-                Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
-                Some(Kept::No | Kept::Lent) | None => {}
+                Some((_, Kept::Held(..))) => self.tally.drop(DropReason::NoReservation),
+                Some((_, Kept::For(_))) => self.tally.drop(DropReason::HandoffFull),
+                Some((_, Kept::No | Kept::Lent)) | None => {}
             }
             self.tally.unhold(1);
         }
@@ -230,12 +230,8 @@ impl<P: Port, H: Host> Worker<P, H> {
             gathered.add(Some(place), source);
             self.gather(&mut gathered, place, snapshot, now);
         }
-        self.begin_batch(
-            (arrival, Some(from)),
-            gathered.lies_in_frames(),
-            snapshot,
-            now,
-        );
+        let in_frames = || gathered.lies_in_frames();
+        self.begin_batch((arrival, Some(from)), in_frames, snapshot, now);
         let direction = match arrival {
             Arrival::Port(_, Side::Unprotected) => Direction::In,
             _ => Direction::Out,
@@ -297,8 +293,8 @@ impl<P: Port, H: Host> Worker<P, H> {
         let ends = self.inbound(std::slice::from_ref(&source), snapshot, now);
         match ends.first() {
             // It came here because its SA lived here; meanwhile it moved.
-            Some(Kept::For(_)) => self.tally.drop(DropReason::HandoffFull),
-            Some(end) => self.keep_copy(*end, &source, now),
+            Some((_, Kept::For(_))) => self.tally.drop(DropReason::HandoffFull),
+            Some((_, end)) => self.keep_copy(*end, &source, now),
             None => {}
         }
     }

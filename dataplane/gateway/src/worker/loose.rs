@@ -74,7 +74,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                     arrival,
                 };
                 let ends = self.outbound(std::slice::from_mut(&mut source), snapshot, now);
-                if let Some(Kept::For(to)) = ends.first() {
+                if let Some((_, Kept::For(to))) = ends.first() {
                     self.hand_over_copy(*to, &source, Direction::Out);
                 }
             }

@@ -74,10 +74,12 @@ impl<P: Port, H: Host> Worker<P, H> {
             let mut items = Items::new();
             fill(&mut items, sources);
             outbound::select(&mut items, &mut self.outbound_context(snapshot, now));
-            for item in &mut items {
-                if item.verdict == Verdict::Protect {
-                    let (ip, packet) = (&mut *item.source, &item.packet);
-                    clamp(snapshot, ip, packet, Direction::Out, (self.number, now));
+            if snapshot.tables.clamps() {
+                for item in &mut items {
+                    if item.verdict == Verdict::Protect {
+                        let (ip, packet) = (&mut *item.source, &item.packet);
+                        clamp(snapshot, ip, packet, Direction::Out, (self.number, now));
+                    }
                 }
             }
             let room = (&mut buffers, &mut rooms);
@@ -85,10 +87,11 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
         self.lend_sealed(&fates, &mut buffers);
         let mut ends = Ends::new();
-        for ((fate, source), buffer) in fates.iter().zip(sources).zip(&mut buffers) {
+        let packets = fates.iter().zip(sources).zip(&mut buffers);
+        for (index, ((fate, source), buffer)) in packets.enumerate() {
             let left = self.tally.left();
             let kept = self.end_outbound(fate, source, buffer.take(), snapshot, now);
-            note(&mut ends, kept);
+            note(&mut ends, index, kept);
             if source.arrival == Arrival::Own && self.tally.left() > left {
                 self.count_policy(fate.policy, source.packet.length);
             }
@@ -114,36 +117,41 @@ impl<P: Port, H: Host> Worker<P, H> {
     ) {
         let mut ways: ArrayVec<Option<Exit>, BATCH> = ArrayVec::new();
         self.ways.forget();
-        for item in items.iter_mut() {
-            let way = match (item.verdict, item.sa) {
-                (Verdict::Protect, Some(sa)) => self.outer_way(snapshot, sa, &item.packet),
-                _ => None,
+        let mut last = None;
+        let mut in_frames = true;
+        for (item, buffer) in items.iter_mut().zip(buffers) {
+            let (Verdict::Protect, Some(sa)) = (item.verdict, item.sa) else {
+                ways.push(None);
+                continue;
             };
-            item.mtu = way.map_or(u16::MAX, |exit| exit.mtu());
-            ways.push(way);
-        }
-        outbound::fit(items);
-        for ((item, way), buffer) in items.iter_mut().zip(&mut ways).zip(&mut *buffers) {
+            let mut way = match last {
+                // A burst of one SA asks once.
+                Some((slot, exit)) if slot == sa.slot => Some(exit),
+                _ => {
+                    let way = self.outer_way(snapshot, sa, &item.packet);
+                    last = way.filter(|_| self.goes_one_way(sa)).map(|exit| (sa.slot, exit));
+                    way
+                }
+            };
+            item.mtu = way.map_or(u16::MAX, Exit::mtu);
+            outbound::fit(std::slice::from_mut(item));
             if item.verdict == Verdict::Protect {
-                match self.place(item, *way, (buffer, rooms), snapshot) {
-                    Ok(found) => *way = Some(found),
+                match self.place(item, way, rooms, snapshot) {
+                    Ok((found, room)) => {
+                        way = Some(found);
+                        in_frames &= matches!(room, Room::Frame(_));
+                        item.destination = Some(&mut buffer.insert(room).bytes()[ETHERNET..]);
+                    }
                     Err(reason) => item.verdict = Verdict::Drop(reason),
                 }
             }
+            ways.push(way);
         }
         let all = || {
-            items
-                .iter()
-                .zip(&ways)
-                .all(|(item, way)| is_lendable(item, *way))
-                && !buffers.iter().any(|it| matches!(it, Some(Room::Own(_))))
+            let mut packets = items.iter().zip(&ways);
+            in_frames && packets.all(|(item, way)| is_lendable(item, *way))
         };
         let lent = self.filling(all, snapshot, now);
-        for (item, buffer) in items.iter_mut().zip(buffers) {
-            item.destination = buffer
-                .as_mut()
-                .map(|buffer| &mut buffer.bytes()[ETHERNET..]);
-        }
         let mut context = self.outbound_context(snapshot, now);
         match lent {
             None => outbound::protect(items, &mut context),
@@ -167,18 +175,15 @@ impl<P: Port, H: Host> Worker<P, H> {
         }
     }
 
-    /// Puts what a packet is sealed into where it stays; answers the way out.
+    /// What a packet is sealed into, and the way out.
     #[inline]
     fn place<'r>(
         &mut self,
         item: &Item<'_>,
         way: Option<Exit>,
-        (buffer, rooms): (
-            &mut Option<Room<'r, P::Transmit>>,
-            &mut ChunksExactMut<'r, u8>,
-        ),
+        rooms: &mut ChunksExactMut<'r, u8>,
         snapshot: &Snapshot,
-    ) -> Result<Exit, DropReason> {
+    ) -> Result<(Exit, Room<'r, P::Transmit>), DropReason> {
         let (Some(exit), Some(sa)) = (way, item.sa) else {
             return Err(DropReason::NoRoute);
         };
@@ -188,15 +193,14 @@ impl<P: Port, H: Host> Worker<P, H> {
         if item.own && exit.link.is_open() {
             return Err(DropReason::NoNeighbor);
         }
-        match self.allocate(exit.port(), room_of(item)) {
-            Ok(frame) => *buffer = Some(Room::Frame(frame)),
+        match self.allocate(exit.port(), item.sealed_length().into()) {
+            Ok(frame) => Ok((exit, Room::Frame(frame))),
             Err(DropReason::Unsupported) if item.fragment_outer => {
                 let room = rooms.next().ok_or(DropReason::Unsupported)?;
-                *buffer = Some(Room::Own(room));
+                Ok((exit, Room::Own(room)))
             }
-            Err(reason) => return Err(reason),
+            Err(reason) => Err(reason),
         }
-        Ok(exit)
     }
 
     fn end_outbound(
@@ -425,19 +429,6 @@ fn fill<'a>(items: &mut Items<'a>, sources: &'a mut [Source<'_>]) {
         {
             item.own = true;
         }
-    }
-}
-
-/// The longest that the sealed packet may be, bytes.
-fn room_of(item: &Item<'_>) -> usize {
-    let both = [item.inner_sa, item.sa];
-    let padded = both.iter().flatten().map(|sa| sa.parameters.tfc_pad_to);
-    let padded = usize::from(padded.max().unwrap_or(0));
-    let longest = item.source.len().max(padded) + OVERHEAD;
-    if item.fragment_outer {
-        longest
-    } else {
-        longest.min(usize::from(item.mtu))
     }
 }
 

@@ -97,18 +97,14 @@ pub(super) enum Kept {
     Held(SaSlot, u64),
 }
 
-/// What became of the frames of a burst.
-pub(super) type Ends = ArrayVec<Kept, BATCH>;
+/// The packets of a burst, by their places in it, whose frames must be kept: nearly always none.
+pub(super) type Ends = ArrayVec<(usize, Kept), BATCH>;
 
-/// Notes what became of the next frame. Nearly all have ended, and what says so is written, not
-/// copied: a copy would wait for the one byte of it that was just stored.
+/// Notes what became of the packet at `place`.
 #[inline(always)]
-pub(super) fn note(ends: &mut Ends, kept: Kept) {
-    ends.push(Kept::No);
-    if kept != Kept::No
-        && let Some(last) = ends.last_mut()
-    {
-        *last = kept;
+pub(super) fn note(ends: &mut Ends, place: usize, kept: Kept) {
+    if kept != Kept::No {
+        ends.push((place, kept));
     }
 }
 
@@ -291,7 +287,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         self.lender.saw_burst(count >= limit);
         self.count_losses(lane);
         if count > 0 {
-            self.take(lane, burst, snapshot, now);
+            self.take(lane, &mut burst, snapshot, now);
         }
         count
     }
@@ -315,7 +311,7 @@ impl<P: Port, H: Host> Worker<P, H> {
     fn take(
         &mut self,
         lane: usize,
-        mut burst: ArrayVec<P::Received, BATCH>,
+        burst: &mut ArrayVec<P::Received, BATCH>,
         snapshot: &Snapshot,
         now: Time,
     ) {
@@ -330,39 +326,40 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut rooms = self.assembly.rooms();
         let mut keeps = Keeps::new();
         let mut gathered = Gathered::new(&mut rooms, &mut keeps);
+        let mut bytes = 0;
         for (place, frame) in burst.iter_mut().enumerate() {
             let frame = frame.bytes_mut();
-            self.tally
-                .port(index.index(), PortCell::RxBytes, frame.len() as u64);
-            match look(frame, facts) {
-                Look::Packet(packet) => {
-                    let source = Source {
-                        frame,
-                        packet,
-                        arrival,
-                    };
-                    // Written where it stays, and only then looked at: no second copy.
-                    gathered.add(Some(place), source);
-                    if complete
-                        && let Some(Source { frame, packet, .. }) = gathered.sources.last_mut()
-                    {
+            bytes += frame.len() as u64;
+            // In its place before it is looked at: nothing is moved there.
+            let source = gathered.begin(place, frame, arrival);
+            match look(source.frame, facts, &mut source.packet) {
+                Look::Packet(()) => {
+                    if complete {
+                        let Source { frame, packet, .. } = source;
                         let end = ETHERNET + usize::from(packet.length);
                         checksum::complete(&mut frame[ETHERNET..end], packet);
                     }
                     self.gather(&mut gathered, place, snapshot, now);
                 }
-                Look::Host => self.pass(frame, arrival),
-                Look::Drop(reason) => self.tally.drop(reason),
+                other => {
+                    if let (Some(source), Look::Host) = (gathered.take_last(), &other) {
+                        self.pass(source.frame, arrival);
+                    } else if let Look::Drop(reason) = other {
+                        self.tally.drop(reason);
+                    }
+                }
             }
         }
-        self.begin_batch((arrival, None), gathered.lies_in_frames(), snapshot, now);
+        self.tally.port(index.index(), PortCell::RxBytes, bytes);
+        let in_frames = || gathered.lies_in_frames();
+        self.begin_batch((arrival, None), in_frames, snapshot, now);
         let ends = match facts.side {
             Side::Unprotected => self.inbound(&gathered.sources, snapshot, now),
             Side::Protected => self.outbound(&mut gathered.sources, snapshot, now),
         };
         self.settle_gathered(gathered, &ends, now);
         self.assembly.put_back(rooms);
-        for (place, frame) in burst.into_iter().enumerate() {
+        for (place, frame) in burst.drain(..).enumerate() {
             let done = match kept(&keeps, place) {
                 Some(kept) => self.keep(lane, frame, kept, arrival, now),
                 None => Some(frame),

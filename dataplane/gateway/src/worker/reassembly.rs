@@ -14,7 +14,7 @@ use std::slice::ChunksExactMut;
 use arrayvec::ArrayVec;
 use ipsec::ip::reassemble::{Bounds, Outcome, Reassembly, meeting_point};
 use ipsec::limits::{BATCH, PACKET};
-use ipsec::packet::{Fragment, Packet, parse};
+use ipsec::packet::{Fragment, Packet, Version, parse};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -82,7 +82,11 @@ enum Whose {
 pub(super) type Keeps = ArrayVec<(usize, Kept, Packet), BATCH>;
 
 /// Why frame `place` must be kept, if it must.
+#[inline]
 pub(super) fn kept(keeps: &Keeps, place: usize) -> Option<(Kept, Packet)> {
+    if keeps.is_empty() {
+        return None;
+    }
     // Where all are kept, as in a burst that is lent, each stands at its place.
     let found = match keeps.get(place) {
         Some(at_place) if at_place.0 == place => at_place,
@@ -124,8 +128,26 @@ impl<'a> Gathered<'a> {
         self.places.push(place);
     }
 
+    /// Adds the packet that lies in frame `place` of the burst and is yet to be looked at.
+    #[inline(always)]
+    pub(super) fn begin(
+        &mut self,
+        place: usize,
+        frame: &'a mut [u8],
+        arrival: Arrival,
+    ) -> &mut Source<'a> {
+        let source = Source {
+            frame,
+            packet: Packet::nothing(Version::V4),
+            arrival,
+        };
+        self.add(Some(place), source);
+        let last = self.sources.len() - 1;
+        &mut self.sources[last]
+    }
+
     /// Takes the packet that was added last out again.
-    fn take_last(&mut self) -> Option<Source<'a>> {
+    pub(super) fn take_last(&mut self) -> Option<Source<'a>> {
         self.places.pop();
         self.sources.pop()
     }
@@ -134,7 +156,7 @@ impl<'a> Gathered<'a> {
 impl<P: Port, H: Host> Worker<P, H> {
     /// Looks at the packet that was added last, the one in frame `place` of a burst. A fragment
     /// that is ours to put together goes and meets the others of its packet first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn gather(
         &mut self,
         gathered: &mut Gathered<'_>,
@@ -245,11 +267,11 @@ impl<P: Port, H: Host> Worker<P, H> {
 
     /// Keeps what must be kept of the packets that lie in no frame, and notes the frames that must.
     pub(super) fn settle_gathered(&mut self, gathered: Gathered<'_>, ends: &Ends, now: Time) {
-        for ((place, end), source) in gathered.places.iter().zip(ends).zip(&gathered.sources) {
-            match (*place, *end) {
-                (_, Kept::No) => {}
-                (Some(place), end) => gathered.keeps.push((place, end, source.packet)),
-                (None, end) => self.keep_copy(end, source, now),
+        for (index, end) in ends {
+            let source = &gathered.sources[*index];
+            match gathered.places[*index] {
+                Some(place) => gathered.keeps.push((place, *end, source.packet)),
+                None => self.keep_copy(*end, source, now),
             }
         }
     }

@@ -41,9 +41,6 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             }
             Err(reason) => item.verdict = Verdict::Drop(reason),
         }
-        if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
-            context.wanted.push(sa.slot);
-        }
     }
     publish(batch, context);
 }
@@ -113,7 +110,8 @@ fn stated(next_header: u8, text: &[u8]) -> u64 {
     stated.min(text.len()) as u64
 }
 
-/// Shows the counters of the SAs that the batch used; runs of one SA are shown once.
+/// Shows the counters of the SAs that the batch used and notes which want more numbers reserved;
+/// runs of one SA are looked at once.
 fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
     let mut shown = None;
     for sa in batch.iter().filter_map(|item| item.sa) {
@@ -123,6 +121,10 @@ fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
         shown = Some(sa.slot);
         if let Some(state) = context.states.of(sa.slot) {
             state.publish(&sa.published);
+            let reserved_end = sa.published.reserved_end.load(Relaxed);
+            if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
+                context.wanted.push(sa.slot);
+            }
         }
     }
 }

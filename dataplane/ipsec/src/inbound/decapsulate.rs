@@ -3,8 +3,8 @@
 
 use crate::inbound::{Consumed, Item, Verdict};
 use crate::ip::transport::refit;
-use crate::ip::tunnel_header::ecn_decapsulate;
-use crate::packet::{Packet, Version, checksum, parse, protocol};
+use crate::ip::tunnel_header::{ecn_decapsulate, marks};
+use crate::packet::{Packet, Version, checksum, parse, parse_into, protocol};
 use crate::sa::association::{Mode, Protocol};
 use crate::verdict::DropReason;
 use crate::wire::{ipv4, ipv6};
@@ -18,17 +18,18 @@ pub(super) fn run(batch: &mut [Item<'_>]) {
             continue;
         }
         item.verdict = match decide(item) {
-            Ok(Content::Packet(inner)) => {
-                item.inner = inner;
-                Verdict::Continue
-            }
+            Ok(Content::Packet) => Verdict::Continue,
             Ok(Content::Dummy) => Verdict::Consumed(Consumed::Dummy),
-            Err(reason) => Verdict::Drop(reason),
+            Err(reason) => {
+                item.inner = Packet::nothing(item.packet.version);
+                Verdict::Drop(reason)
+            }
         };
     }
 }
 
-/// The content of an authentic packet.
+/// The content of an authentic packet; `inner` describes it.
+#[inline(always)]
 fn decide(item: &mut Item<'_>) -> Result<Content, DropReason> {
     let sa = item.sa.ok_or(DropReason::NoFrame)?;
     let front = usize::from(item.front);
@@ -47,13 +48,16 @@ fn decide(item: &mut Item<'_>) -> Result<Content, DropReason> {
     let whole = whole.get_mut(..front + length).unwrap_or(&mut []);
     match sa.parameters.mode {
         //= T138 (RFC 3948 section 3.1.2): what is wrong in a tunnel stays wrong
-        Mode::Tunnel => tunnelled(whole, next_header, item.packet.traffic_class),
+        Mode::Tunnel => {
+            let outer = item.packet.traffic_class;
+            tunnelled(whole, next_header, outer, &mut item.inner)?;
+        }
         Mode::Transport => {
             let behind_nat = sa.parameters.udp_encapsulation.is_some();
-            transported(whole, front, next_header, behind_nat)
+            item.inner = transported(whole, front, next_header, behind_nat)?;
         }
     }
-    .map(Content::Packet)
+    Ok(Content::Packet)
 }
 
 /// A packet whose own headers stand in front of what was opened.
@@ -77,13 +81,19 @@ fn transported(
 /// What an SA carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    Packet(Packet),
+    Packet,
     Dummy,
 }
 
 /// The inner packet at the start of `content`, its mark of congestion merged with that of the outer
-/// header, whose traffic class is `outer`.
-fn tunnelled(content: &mut [u8], next_header: u8, outer: u8) -> Result<Packet, DropReason> {
+/// header, whose traffic class is `outer`; `inner` describes it.
+#[inline(always)]
+fn tunnelled(
+    content: &mut [u8],
+    next_header: u8,
+    outer: u8,
+    inner: &mut Packet,
+) -> Result<(), DropReason> {
     let version = match next_header {
         protocol::IPV4 => Version::V4,
         protocol::IPV6 => Version::V6,
@@ -92,9 +102,12 @@ fn tunnelled(content: &mut [u8], next_header: u8, outer: u8) -> Result<Packet, D
         _ => return Err(DropReason::InnerUnsupported),
     };
     //= T12 (RFC 4303 section 3.4.4.1 step 5): the inner length cuts what hides it
-    let inner = parse(content).map_err(|_| DropReason::BadPadding)?;
+    parse_into(content, inner).map_err(|_| DropReason::BadPadding)?;
     if inner.version != version {
         return Err(DropReason::BadPadding);
+    }
+    if !marks(outer) {
+        return Ok(());
     }
     let content = content
         .get_mut(..usize::from(inner.length))
@@ -105,10 +118,8 @@ fn tunnelled(content: &mut [u8], next_header: u8, outer: u8) -> Result<Packet, D
         Version::V4 => ipv4::Header::parse(content).map(ipv4::Header::traffic_class),
         Version::V6 => ipv6::Header::parse(content).map(ipv6::Header::traffic_class),
     };
-    Ok(Packet {
-        traffic_class: marked.unwrap_or(inner.traffic_class),
-        ..inner
-    })
+    inner.traffic_class = marked.unwrap_or(inner.traffic_class);
+    Ok(())
 }
 
 /// Next header, and the length of what stands in front of the padding.
@@ -162,7 +173,8 @@ mod tests {
             mut text in prop::collection::vec(any::<u8>(), 0..300), next: u8, outer: u8,
             front in 0..80_usize,
         ) {
-            if let Ok(inner) = tunnelled(&mut text, next, outer) {
+            let mut inner = Packet::nothing(Version::V4);
+            if tunnelled(&mut text, next, outer, &mut inner).is_ok() {
                 prop_assert!(usize::from(inner.length) <= text.len());
             }
             if let Ok(packet) = transported(&mut text, front, next, outer > 127) {
@@ -182,7 +194,8 @@ mod tests {
         ) {
             let mut text = vec![first];
             text.extend(header);
-            let _ = tunnelled(&mut text.clone(), next, outer);
+            let mut inner = Packet::nothing(Version::V4);
+            let _ = tunnelled(&mut text.clone(), next, outer, &mut inner);
             let _ = transported(&mut text, front, next, true);
         }
     }

@@ -11,7 +11,7 @@ use crate::packet::Packet;
 use crate::sa::Sa;
 use crate::sa::association::{Mode, Protocol};
 use crate::verdict::DropReason;
-use crate::wire::{ah, esp};
+use crate::wire::ah;
 
 /// What opening needs to know of a packet that `inbound::prepare` made ready, and its answer.
 /// Owned, so that the key's work may be done by another thread than the one that owns the SA's
@@ -204,9 +204,9 @@ fn make_room(item: &mut Item<'_>) -> bool {
         };
         item.front = u16::try_from(front - taken).unwrap_or(0);
     }
-    let suite = &sa.parameters.suite;
+    let shape = sa.shape.behind(0);
     let around = match protocol {
-        Protocol::Esp => esp::LENGTH + suite.iv_length() + suite.icv_length(),
+        Protocol::Esp => shape.header + shape.icv,
         Protocol::Ah => {
             let header = item.source.get(item.header_offset.into()..);
             let header = header.and_then(ah::Header::parse);

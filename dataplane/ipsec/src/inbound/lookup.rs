@@ -26,15 +26,20 @@ const ESP_TRAILER: usize = 2;
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     for batch in batch.chunks_mut(BATCH) {
         let tables = context.tables;
+        // Runs of packets of one SA ask once.
         let mut keys: ArrayVec<Key, BATCH> = ArrayVec::new();
-        for item in &mut *batch {
+        let mut asked = [0_u8; BATCH];
+        for (item, asked) in batch.iter_mut().zip(&mut asked) {
             if item.verdict != Verdict::Continue || item.kind == Kind::Clear {
                 continue;
             }
             match identify(item, tables) {
                 Ok(Some((key, number))) => {
                     item.number = number;
-                    let _ = keys.try_push(key);
+                    if keys.last() != Some(&key) {
+                        keys.push(key);
+                    }
+                    *asked = u8::try_from(keys.len()).unwrap_or(0);
                 }
                 Ok(None) => item.kind = Kind::Clear,
                 Err(reason) => item.verdict = Verdict::Drop(reason),
@@ -42,15 +47,16 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
         }
         let mut found = [None; BATCH];
         tables.sad.find_batch(&keys, &mut found);
-        let mut answers = keys.iter().zip(found);
-        for item in batch {
+        for (item, asked) in batch.iter_mut().zip(asked) {
             if item.verdict != Verdict::Continue {
                 continue;
             }
+            let asked = usize::from(asked).checked_sub(1);
             if item.kind != Kind::Clear
-                && let Some((key, sa)) = answers.next()
+                && let Some(place) = asked
+                && let Some(key) = keys.get(place)
             {
-                match judge(item, key, sa, tables) {
+                match judge(item, key, found[place], tables) {
                     Ok(Some(sa)) => item.sa = Some(sa),
                     Ok(None) => item.kind = Kind::Clear,
                     Err(reason) => item.verdict = Verdict::Drop(reason),
@@ -138,17 +144,18 @@ fn serves(sa: &Sa, kind: Kind) -> Result<(), DropReason> {
 /// Whether header, IV, trailer and ICV have room and the ciphertext is whole blocks.
 //= T34
 fn long_enough(sa: &Sa, item: &Item<'_>) -> Result<(), DropReason> {
-    let suite = &sa.parameters.suite;
     let protected = protected(item);
     if sa.parameters.protocol == Protocol::Ah {
-        return well_formed(item, ah::LENGTH + suite.icv_length(), protected);
+        let least = ah::LENGTH + sa.parameters.suite.icv_length();
+        return well_formed(item, least, protected);
     }
-    let around = esp::LENGTH + suite.iv_length() + suite.icv_length();
+    let shape = sa.shape.behind(0);
+    let around = shape.header + shape.icv;
     let text = protected
         .len()
         .checked_sub(around)
         .ok_or(DropReason::Malformed)?;
-    if text < ESP_TRAILER || text % suite.alignment() != 0 {
+    if text < ESP_TRAILER || text & (shape.alignment - 1) != 0 {
         return Err(DropReason::Malformed);
     }
     Ok(())

@@ -12,11 +12,17 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         let sas = batch.iter().filter_map(|item| item.sa);
         prefetch(sas, context.states);
     }
+    let mut last = None;
     for item in batch {
         let (Verdict::Continue, Some(sa)) = (item.verdict, item.sa) else {
             continue;
         };
-        item.verdict = match context.states.adopt(sa) {
+        let ownership = match last {
+            Some((slot, ownership)) if slot == sa.slot => ownership,
+            _ => context.states.adopt(sa),
+        };
+        last = Some((sa.slot, ownership));
+        item.verdict = match ownership {
             Ownership::Elsewhere(worker) => Verdict::Elsewhere(worker),
             Ownership::Gone => Verdict::Drop(DropReason::SaExpired),
             Ownership::Mine => match context.states.of(sa.slot) {

@@ -8,7 +8,7 @@ use crate::limits::{BATCH, BUNDLE_DEPTH};
 use crate::packet::{Fragment, Packet, Version};
 use crate::policy::fragments::{Memory, Passage};
 use crate::policy::selector::turned;
-use crate::policy::{Action, Decision, Policy, PolicyIndex, Positions, Spd};
+use crate::policy::{Action, Decision, Found, Policy, PolicyIndex, Spd};
 use crate::sa::SaSlot;
 use crate::tables::Count;
 use crate::time::Time;
@@ -23,7 +23,7 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
 }
 
 /// The inbound policy of each packet that was opened, and memory asked for what it says.
-fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
+fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Found {
     let spd = &context.tables.inbound;
     let mut inner: ArrayVec<&Packet, BATCH> = ArrayVec::new();
     for item in batch {
@@ -31,8 +31,8 @@ fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
     }
     let found = spd.find(&inner);
     if context.tables.is_large() {
-        spd.prefetch(&found);
-        for position in found.iter().flatten() {
+        spd.prefetch(&found.first);
+        for position in found.first.iter().flatten() {
             let policy = spd.policies().get(*position as usize);
             Count::prefetch(context.policies, policy.map(|policy| policy.index));
         }
@@ -40,12 +40,21 @@ fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
     found
 }
 
-fn run_found(batch: &mut [Item<'_>], found: &Positions, context: &mut Context<'_, '_>) {
+fn run_found(batch: &mut [Item<'_>], found: &Found, context: &mut Context<'_, '_>) {
     let spd = &context.tables.inbound;
-    for (item, &first) in batch.iter_mut().zip(found) {
+    let mut before: Option<Allowed> = None;
+    for (place, (item, &first)) in batch.iter_mut().zip(&found.first).enumerate() {
+        before = before.filter(|_| found.follows(place));
         let Some(sa) = item.sa else { continue };
         let inner = &item.inner;
         if item.verdict != Verdict::Continue || inner.is_nothing() {
+            continue;
+        }
+        let is_plain = inner.fragment == Fragment::Whole && item.outer_sa.is_none();
+        if let Some(allowed) = before.filter(|it| is_plain && it.sa == sa.slot) {
+            item.policy = Some(allowed.policy);
+            item.verdict = Verdict::Opened;
+            context.count_policy(item.policy, inner.length);
             continue;
         }
         let bytes = item
@@ -63,18 +72,30 @@ fn run_found(batch: &mut [Item<'_>], found: &Positions, context: &mut Context<'_
         };
         let asked = (bytes, inner, first);
         match decide(spd, asked, through, context.memory, context.now) {
-            Ok(index) => {
+            Ok((index, by_selectors)) => {
                 item.policy = Some(index);
                 item.verdict = Verdict::Opened;
                 context.count_policy(item.policy, inner.length);
+                before = (is_plain && by_selectors).then_some(Allowed {
+                    sa: sa.slot,
+                    policy: index,
+                });
             }
             Err(reason) => item.verdict = Verdict::Drop(reason),
         }
     }
 }
 
-/// The policy that allows `inner`, which came through these SAs, innermost first. `first` is the
-/// first policy that takes it.
+/// A whole packet of a flow was allowed by its selectors: so are those behind it that came by the
+/// same SA.
+#[derive(Clone, Copy)]
+struct Allowed {
+    sa: SaSlot,
+    policy: PolicyIndex,
+}
+
+/// The policy that allows `inner`, which came through these SAs, innermost first, and whether its
+/// selectors do, not what it quotes. `first` is the first policy that takes it.
 //= T53 T123 (RFC 4301 sections 5.2, 6.2)
 //= T137 T139 (RFC 3948 sections 3.1.1, 5.1, 5.2): policy names SAs, never outer sources
 fn decide(
@@ -83,13 +104,13 @@ fn decide(
     through: &[SaSlot],
     memory: &mut Memory,
     now: Time,
-) -> Result<PolicyIndex, DropReason> {
+) -> Result<(PolicyIndex, bool), DropReason> {
     let reason = match spd.decide(inner, first, Passage::Opened, memory, now) {
         Decision::Policy(policy) if comes_by(policy, through) => {
             if policy.upper.opaque && may_hold_ports(bytes, inner) {
                 return Err(DropReason::Fragment);
             }
-            return Ok(policy.index);
+            return Ok((policy.index, true));
         }
         Decision::Fragment => DropReason::Fragment,
         _ => DropReason::SelectorMismatch,
@@ -97,7 +118,7 @@ fn decide(
     quoted_packet(bytes, inner)
         .and_then(|quoted| spd.first(&turned(&quoted)))
         .filter(|policy| comes_by(policy, through))
-        .map(|policy| policy.index)
+        .map(|policy| (policy.index, false))
         .ok_or(reason)
 }
 

@@ -20,17 +20,16 @@ pub fn decrement(ip: &mut [u8]) -> Result<(), DropReason> {
 
 #[inline]
 fn decrement_v4(ip: &mut [u8]) -> Result<(), DropReason> {
-    let Some([_, _, _, _, _, _, _, _, hop_limit, protocol, high, low]) = ip.first_chunk_mut::<12>()
+    let Some([_, _, _, _, _, _, _, _, hop_limit, _, high, low]) = ip.first_chunk_mut::<12>()
     else {
         return Err(DropReason::Malformed);
     };
     if *hop_limit <= 1 {
         return Err(DropReason::HopLimit);
     }
-    let old = u16::from_be_bytes([*hop_limit, *protocol]);
     *hop_limit -= 1;
-    let new = u16::from_be_bytes([*hop_limit, *protocol]);
-    let sum = checksum::update(u16::from_be_bytes([*high, *low]), old, new);
+    // One off the upper byte of a word, whatever the lower one is.
+    let sum = checksum::update(u16::from_be_bytes([*high, *low]), 0x0100, 0);
     [*high, *low] = sum.to_be_bytes();
     Ok(())
 }

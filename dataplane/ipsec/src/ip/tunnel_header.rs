@@ -172,6 +172,14 @@ pub fn ecn_decapsulate(outer: u8, inner: &mut [u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// True for the outer traffic classes by which [`ecn_decapsulate`] may change or refuse a packet:
+/// CE and ECT(1).
+#[inline]
+#[must_use]
+pub const fn marks(outer: u8) -> bool {
+    outer & ECT_1 != 0
+}
+
 /// The ECN bits of a traffic class.
 const ECN: u8 = 0b11;
 
@@ -354,6 +362,8 @@ mod tests {
                     header.write(20, &mut packet).unwrap();
                     let before = packet;
                     let result = ecn_decapsulate(0xfc | outer, &mut packet);
+                    let is_changed = result.is_err() || packet != before;
+                    assert!(marks(outer) || !is_changed, "{outer:02b} {inner:02b}");
                     let Some(mark) = expected else {
                         assert_eq!(result, Err(DropReason::Ecn));
                         assert_eq!(packet, before);

@@ -7,9 +7,14 @@ use crate::sa::Sa;
 use crate::sa::association::Mode;
 use crate::wire::{ipv4, ipv6};
 
+#[inline]
 pub(super) fn run(batch: &mut [Item<'_>]) {
     for item in batch {
         if item.verdict != Verdict::Protect {
+            continue;
+        }
+        item.measure();
+        if item.inner_sa.is_none() && item.sealed != 0 && item.sealed <= item.mtu {
             continue;
         }
         let (Some(first), Some(limit)) = (item.inner_sa.or(item.sa), item.limit()) else {

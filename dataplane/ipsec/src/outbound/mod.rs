@@ -85,9 +85,13 @@ pub struct Item<'a> {
     /// Set by `fit`: the sealed packet is longer than `mtu` and the caller cuts it (RFC 2473
     /// §7.1). Its DF bit is clear then.
     pub fragment_outer: bool,
-    /// Where the sealed packet goes, from the outer IP header on. At least `mtu` bytes, and with
-    /// `fragment_outer` the packet's length and [`crate::limits::OVERHEAD`]. Given by the caller
-    /// before `protect`.
+    /// Set by `fit`: length of the sealed packet, bytes. 0: it was not asked, or the packet is
+    /// longer than IP can say.
+    sealed: u16,
+    /// Set by `fit`: of which bytes that hide the packet's length (RFC 4303 §2.7).
+    hiding: u16,
+    /// Where the sealed packet goes, from the outer IP header on. At least
+    /// [`Self::sealed_length`] bytes. Given by the caller before `protect`.
     pub destination: Option<&'a mut [u8]>,
     /// The policy that decided, for its counters.
     pub policy: Option<PolicyIndex>,
@@ -118,6 +122,8 @@ impl<'a> Item<'a> {
             mtu: 0,
             whole_only: false,
             fragment_outer: false,
+            sealed: 0,
+            hiding: 0,
             destination: None,
             policy: None,
             verdict: Verdict::Protect,
@@ -147,7 +153,39 @@ impl<'a> Item<'a> {
         item
     }
 
+    /// Length of the sealed packet, bytes, once `fit` has passed it.
+    #[inline]
+    #[must_use]
+    pub const fn sealed_length(&self) -> u16 {
+        self.sealed
+    }
+
+    /// Finds how long the sealed packet is; of a bundle the one behind both SAs.
+    #[inline]
+    fn measure(&mut self) {
+        let Some(sa) = self.sa else { return };
+        let length = usize::from(self.packet.length);
+        let sealed = match self.inner_sa {
+            None => {
+                let shape = self.shape(sa);
+                let hiding = shape.tfc(length, sa.parameters.tfc_pad_to, self.mtu);
+                self.hiding = u16::try_from(hiding).unwrap_or(0);
+                shape.sealed(length + hiding)
+            }
+            Some(inner) => {
+                let first = self.shape(inner);
+                let second = sa.shape.behind(first.front + first.ip);
+                let room = second.largest_inner(self.mtu);
+                let length = length + first.tfc(length, inner.parameters.tfc_pad_to, room);
+                let length = first.sealed(length);
+                second.sealed(length + second.tfc(length, sa.parameters.tfc_pad_to, self.mtu))
+            }
+        };
+        self.sealed = u16::try_from(sealed).unwrap_or(0);
+    }
+
     /// What `sa` puts around the packet.
+    #[inline]
     fn shape(&self, sa: &Sa) -> Shape {
         sa.shape.behind(self.front.into())
     }
@@ -239,6 +277,7 @@ pub fn select_dummies(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
 }
 
 /// Second door, for what `select` left at [`Verdict::Protect`] and the caller gave its `mtu`.
+#[inline]
 pub fn fit(batch: &mut [Item<'_>]) {
     fit::run(batch);
 }
@@ -280,6 +319,7 @@ pub fn seal(batch: &mut [Sealing<'_>]) {
 
 /// All of the third door for a packet that goes through one SA.
 fn through_one(item: &mut Item<'_>, context: &mut Context<'_, '_>) {
+    item.measure();
     let batch = std::slice::from_mut(item);
     number::run(batch, context);
     encapsulate::run(batch, context);
@@ -300,9 +340,8 @@ fn twice(
     state.check_outbound(sa.published.reserved_end.load(Relaxed))?;
     let shape = item.shape(inner);
     let second = sa.shape.behind(shape.front + shape.ip);
-    let longest = second.sealed(shape.sealed(item.packet.length.into()));
     let destination = item.destination.as_deref_mut().ok_or(DropReason::NoFrame)?;
-    if longest > destination.len() {
+    if item.sealed == 0 || usize::from(item.sealed) > destination.len() {
         return Err(DropReason::NoFrame);
     }
     let (room, mut context) = context.split();

@@ -13,7 +13,7 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
         if item.verdict != Verdict::Protect {
             continue;
         }
-        let Some(sa) = item.sa.filter(|sa| has_room(item, sa)) else {
+        let Some(sa) = item.sa.filter(|_| has_room(item)) else {
             item.verdict = Verdict::Drop(DropReason::NoFrame);
             continue;
         };
@@ -29,10 +29,6 @@ pub(super) fn run(batch: &mut [Item<'_>], context: &mut Context<'_, '_>) {
             }
             Err(reason) => item.verdict = Verdict::Drop(reason),
         }
-        let reserved_end = sa.published.reserved_end.load(Relaxed);
-        if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
-            context.wanted.push(sa.slot);
-        }
     }
     publish(batch, context);
 }
@@ -46,15 +42,14 @@ fn decide(sa: &Sa, state: &mut SaState, now: Time) -> Result<u64, DropReason> {
 }
 
 /// A number must not be spent on a packet that cannot be written.
-fn has_room(item: &Item<'_>, sa: &Sa) -> bool {
-    let shape = item.shape(sa);
-    let inner = usize::from(item.packet.length);
-    let total = shape.sealed(inner + shape.tfc(inner, sa.parameters.tfc_pad_to, item.mtu));
+#[inline]
+fn has_room(item: &Item<'_>) -> bool {
     let room = item.destination.as_deref().map_or(0, <[u8]>::len);
-    total <= room.min(usize::from(u16::MAX))
+    item.sealed != 0 && usize::from(item.sealed) <= room
 }
 
-/// Shows the counters of the SAs that the batch used; runs of one SA are shown once.
+/// Shows the counters of the SAs that the batch used and notes which want more numbers reserved;
+/// runs of one SA are looked at once.
 fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
     let mut shown = None;
     for sa in batch.iter().filter_map(|item| item.sa) {
@@ -64,6 +59,10 @@ fn publish(batch: &[Item<'_>], context: &mut Context<'_, '_>) {
         shown = Some(sa.slot);
         if let Some(state) = context.states.of(sa.slot) {
             state.publish(&sa.published);
+            let reserved_end = sa.published.reserved_end.load(Relaxed);
+            if !context.wanted.is_full() && state.wants_reservation(reserved_end) {
+                context.wanted.push(sa.slot);
+            }
         }
     }
 }

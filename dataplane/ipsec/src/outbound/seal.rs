@@ -127,13 +127,21 @@ pub(super) fn run_tasks(batch: &mut [Sealing<'_>]) {
 
 fn seal_all(batch: &mut [impl Seal]) {
     let mut jobs: ArrayVec<SealJob<'_>, BATCH> = ArrayVec::new();
+    let mut unfinished = false;
     for one in &mut *batch {
-        if let Some(job) = one.parts().and_then(Parts::job) {
-            let _ = jobs.try_push(job);
+        let Some(parts) = one.parts() else { continue };
+        unfinished |= parts.is_finished_later();
+        match parts.job() {
+            Some(job) if !jobs.is_full() => jobs.push(job),
+            // AH, or what ends as refused.
+            _ => unfinished = true,
         }
     }
     crypto::seal(&mut jobs);
     drop(jobs);
+    if !unfinished {
+        return;
+    }
     for one in batch {
         if one.parts().is_some_and(|parts| parts.finish().is_none()) {
             one.refuse();
@@ -142,6 +150,13 @@ fn seal_all(batch: &mut [impl Seal]) {
 }
 
 impl<'b> Parts<'b> {
+    /// More is to be done than a cipher and a MAC do: see [`Self::finish`].
+    #[inline]
+    fn is_finished_later(&self) -> bool {
+        self.sa.parameters.protocol == Protocol::Ah || has_outer_checksum(self.sa)
+    }
+
+    #[inline]
     fn job(self) -> Option<SealJob<'b>> {
         if self.sa.parameters.protocol == Protocol::Ah {
             return None;
@@ -195,11 +210,14 @@ fn sign(packet: &mut [u8], sa: &Sa, shape: &Shape, content: &[u8], sequence: u64
 /// `renew` would leave it so.
 //= T67 T140 (RFC 3948 section 2.1, RFC 8200 section 8.1)
 fn complete(packet: &mut [u8], sa: &Sa) {
-    let parameters = &sa.parameters;
-    if parameters.udp_encapsulation.is_some()
-        && parameters.destination.is_ipv6()
+    if has_outer_checksum(sa)
         && let Ok(outer) = packet::parse(packet)
     {
         checksum::renew(packet, &outer);
     }
+}
+
+const fn has_outer_checksum(sa: &Sa) -> bool {
+    let parameters = &sa.parameters;
+    parameters.udp_encapsulation.is_some() && parameters.destination.is_ipv6()
 }

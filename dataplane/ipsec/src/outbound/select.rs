@@ -10,10 +10,10 @@ use crate::ip::mutable::{End, cover};
 use crate::ip::transport::front;
 use crate::limits::{BATCH, PACKET};
 use crate::outbound::{Context, Item, Verdict};
-use crate::packet::{Fragment, Packet, Version, address_bits};
+use crate::packet::{Fragment, Packet, Version, address_bits, builtin_looks_inside};
 use crate::policy::fragments::Passage;
 use crate::policy::selector::turned;
-use crate::policy::{Action, Decision, Policy, Positions};
+use crate::policy::{Action, Decision, Found, Policy, PolicyIndex};
 use crate::sa::association::{Mode, Protocol};
 use crate::sa::state::{Ahead, Ownership, prefetch};
 use crate::sa::{Sa, SaSlot};
@@ -21,15 +21,24 @@ use crate::tables::{Count, Sas, Tables, Unmatched};
 use crate::verdict::DropReason;
 
 pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
-    let mut first = [None; BATCH];
+    let mut found = Found::NOTHING;
+    let mut path: Option<Path<'_>> = None;
     for place in 0..batch.len() {
         if place % BATCH == 0 {
-            first = find(&batch[place..], context);
+            found = find(&batch[place..], context);
+            path = None;
         }
         let (before, rest) = batch.split_at_mut(place);
         let Some(item) = rest.first_mut() else { break };
-        let found = consult(item, first[place % BATCH], before, context);
-        item.verdict = found.unwrap_or_else(Verdict::Drop);
+        path = path.filter(|_| found.follows(place) && item.packet.fragment == Fragment::Whole);
+        let answer = match &path {
+            Some(path) => path.take(item),
+            None => {
+                let first = found.first[place % BATCH];
+                consult(item, first, before, &mut path, context)
+            }
+        };
+        item.verdict = answer.unwrap_or_else(Verdict::Drop);
         // The other worker asks again, and counts; what is our own may never come into being.
         if !item.own && !matches!(item.verdict, Verdict::Elsewhere(_)) {
             context.count_policy(item.policy, item.packet.length);
@@ -37,8 +46,43 @@ pub(super) fn run<'a>(batch: &mut [Item<'a>], context: &mut Context<'a, '_>) {
     }
 }
 
+/// The way of a packet that those of its flow behind it in the batch go, too: nothing that was
+/// asked of tables and states changes before they take their numbers.
+struct Path<'a> {
+    policy: PolicyIndex,
+    whole_only: bool,
+    sa: &'a Sa,
+}
+
+impl<'a> Path<'a> {
+    /// `None` where more than the flow decided, or may decide about the next packet: fragments, a
+    /// built-in policy that looks into the packet, a choice among SAs, headers in front.
+    fn of(item: &Item<'a>, policy: &Policy) -> Option<Self> {
+        let (Some(sa), None) = (item.sa, item.inner_sa) else {
+            return None;
+        };
+        let is_plain = item.packet.fragment == Fragment::Whole
+            && sa.parameters.mode == Mode::Tunnel
+            && policy.bundles.len() == 1
+            && !builtin_looks_inside(&item.packet);
+        is_plain.then_some(Self {
+            policy: policy.index,
+            whole_only: item.whole_only,
+            sa,
+        })
+    }
+
+    #[inline]
+    fn take(&self, item: &mut Item<'a>) -> Result<Verdict, DropReason> {
+        item.policy = Some(self.policy);
+        item.whole_only = self.whole_only;
+        item.sa = Some(self.sa);
+        last_hop(item)
+    }
+}
+
 /// The first policy of each packet of a batch; memory is asked for what will be read of it.
-fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
+fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Found {
     let tables = context.tables;
     let mut packets: ArrayVec<&Packet, BATCH> = ArrayVec::new();
     for item in batch.iter().take(BATCH) {
@@ -46,13 +90,13 @@ fn find(batch: &[Item<'_>], context: &Context<'_, '_>) -> Positions {
     }
     let found = tables.outbound.find(&packets);
     if tables.is_large() {
-        prefetch_found(&found, context);
+        prefetch_found(&found.first, context);
     }
     found
 }
 
 /// Each round asks for what the one before has found.
-fn prefetch_found(found: &Positions, context: &Context<'_, '_>) {
+fn prefetch_found(found: &[Option<u32>], context: &Context<'_, '_>) {
     let tables = context.tables;
     tables.outbound.prefetch(found);
     let mut slots: ArrayVec<SaSlot, BATCH> = ArrayVec::new();
@@ -72,11 +116,12 @@ fn prefetch_found(found: &Positions, context: &Context<'_, '_>) {
 }
 
 /// A packet's fate as far as policy, the `first` that takes it, and its SA's limits go; `before`
-/// are the packets of the batch that were asked about earlier.
+/// are the packets of the batch that were asked about earlier. Notes the `path` of its flow.
 fn consult<'a>(
     item: &mut Item<'a>,
     first: Option<u32>,
     before: &[Item<'a>],
+    path: &mut Option<Path<'a>>,
     context: &mut Context<'a, '_>,
 ) -> Result<Verdict, DropReason> {
     let tables = context.tables;
@@ -128,7 +173,13 @@ fn consult<'a>(
     if let Verdict::Elsewhere(worker) = choose(item, before, policy, context)? {
         return Ok(Verdict::Elsewhere(worker));
     }
-    //= T58 T115 (RFC 4301 section 5.1.2.1)
+    *path = Path::of(item, policy);
+    last_hop(item)
+}
+
+//= T58 T115 (RFC 4301 section 5.1.2.1)
+#[inline]
+const fn last_hop(item: &Item<'_>) -> Result<Verdict, DropReason> {
     if !item.from_host && item.packet.hop_limit <= 1 {
         return Err(DropReason::HopLimit);
     }

@@ -96,6 +96,21 @@ pub fn builtin(ip: &[u8], packet: &Packet, is_ours: impl Fn(u128) -> bool) -> Op
     }
 }
 
+/// True when [`builtin`] may answer differently for two whole packets of one flow: it looks at the
+/// hop limit or behind the ports.
+#[inline]
+#[must_use]
+pub const fn builtin_looks_inside(packet: &Packet) -> bool {
+    match packet.upper {
+        Upper::Opaque => false,
+        Upper::Icmp(_) => matches!(packet.version, Version::V6),
+        Upper::Ports {
+            source,
+            destination,
+        } => source == IKE_BEHIND_NAT || destination == IKE_BEHIND_NAT,
+    }
+}
+
 /// From a host that has no address yet.
 #[inline]
 const fn is_unspecified(packet: &Packet) -> bool {

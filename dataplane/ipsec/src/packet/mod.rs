@@ -6,8 +6,8 @@ mod builtin;
 
 pub mod checksum;
 
-pub use builtin::{Builtin, builtin};
-pub use parse::{parse, parse_quote};
+pub use builtin::{Builtin, builtin, builtin_looks_inside};
+pub use parse::{parse, parse_into, parse_quote};
 
 /// The IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +112,18 @@ impl Packet {
         ) && crate::wire::extension::is_walked(self.protocol)
     }
 
+    /// True for packets that every selector of the SPD takes alike (RFC 4301 §4.4.1.1), as far as
+    /// they are whole.
+    #[inline]
+    #[must_use]
+    pub fn is_of_the_flow_of(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.destination == other.destination
+            && self.upper == other.upper
+            && self.protocol == other.protocol
+            && self.version == other.version
+    }
+
     /// [`Self::nothing`]; every packet that was parsed has a length.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
@@ -161,7 +173,7 @@ pub mod protocol {
 #[must_use]
 pub const fn address_bits(address: std::net::IpAddr) -> u128 {
     match address {
-        std::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        std::net::IpAddr::V4(address) => 0xffff_0000_0000 | address.to_bits() as u128,
         std::net::IpAddr::V6(address) => address.to_bits(),
     }
 }

@@ -14,16 +14,28 @@ use crate::wire::{extension, ipv4, ipv6};
 /// type that a packet which is no fragment ought to have and has not, and a first IPv6 fragment
 /// without its whole header chain. [`DropReason::Unsupported`] for a packet without such a flaw
 /// that is longer than [`limits::PACKET`].
-#[inline(always)]
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
-    let packet = match bytes.first().map(|first| first >> 4) {
-        Some(4) => parse_v4(bytes),
-        Some(6) => parse_v6(bytes),
+    let mut packet = Packet::nothing(Version::V4);
+    parse_into(bytes, &mut packet)?;
+    Ok(packet)
+}
+
+/// [`parse`] to where the descriptor stays: what a burst holds is not moved there. Of a packet that
+/// is refused the descriptor means nothing.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_into(bytes: &[u8], packet: &mut Packet) -> Result<(), DropReason> {
+    let parsed = match bytes.first().map(|first| first >> 4) {
+        Some(4) => parse_v4(bytes, packet),
+        Some(6) => parse_v6(bytes, packet),
         _ => None,
     };
-    match packet {
-        Some(packet) if usize::from(packet.length) <= limits::PACKET => Ok(packet),
-        Some(_) => Err(DropReason::Unsupported),
+    match parsed {
+        Some(()) if usize::from(packet.length) <= limits::PACKET => Ok(()),
+        Some(()) => Err(DropReason::Unsupported),
         None => Err(DropReason::Malformed),
     }
 }
@@ -40,7 +52,7 @@ pub fn parse_quote(bytes: &[u8]) -> Option<Packet> {
             let header = ipv4::Header::parse(bytes)?;
             let rest = bytes.get(header.length()..)?;
             let upper = upper(Version::V4, header.protocol(), fragment_v4(header).0, rest);
-            describe_v4(header, upper.unwrap_or(Upper::Opaque))
+            Some(describe_v4(header, upper.unwrap_or(Upper::Opaque)))
         }
         6 => {
             let header = ipv6::Header::parse(bytes)?;
@@ -54,7 +66,7 @@ pub fn parse_quote(bytes: &[u8]) -> Option<Packet> {
 }
 
 #[inline(always)]
-fn parse_v4(bytes: &[u8]) -> Option<Packet> {
+fn parse_v4(bytes: &[u8], packet: &mut Packet) -> Option<()> {
     let header = ipv4::Header::parse(bytes)?;
     let whole = bytes.get(..usize::from(header.total_length()))?;
     let rest = whole.get(header.length()..)?;
@@ -68,11 +80,12 @@ fn parse_v4(bytes: &[u8]) -> Option<Packet> {
         None if fragment == Fragment::First => Upper::Opaque,
         None => return None,
     };
-    describe_v4(header, upper)
+    *packet = describe_v4(header, upper);
+    Some(())
 }
 
-#[inline(always)]
-fn parse_v6(bytes: &[u8]) -> Option<Packet> {
+#[inline(never)]
+fn parse_v6(bytes: &[u8], packet: &mut Packet) -> Option<()> {
     let header = ipv6::Header::parse(bytes)?;
     // A jumbogram has payload length 0 and so ends in front of its hop-by-hop header: the walk
     // refuses it.
@@ -86,7 +99,8 @@ fn parse_v6(bytes: &[u8]) -> Option<Packet> {
         return None;
     }
     let upper = upper(Version::V6, chain.protocol, fragment, rest)?;
-    describe_v6(header, chain, upper)
+    *packet = describe_v6(header, chain, upper)?;
+    Some(())
 }
 
 /// Which fragment an IPv4 packet is, and its identification.
@@ -105,13 +119,14 @@ fn fragment_v4(header: ipv4::Header<'_>) -> (Fragment, u32) {
 /// The descriptor of an IPv4 packet, made in one piece: it is copied nowhere while its fields are
 /// still on their way to memory.
 #[inline(always)]
-fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Option<Packet> {
+fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Packet {
     let (fragment, identification) = fragment_v4(header);
-    Some(Packet {
+    Packet {
         source: mapped(header.source()),
         destination: mapped(header.destination()),
         length: header.total_length(),
-        upper_offset: u16::try_from(header.length()).ok()?,
+        // Sixty at most.
+        upper_offset: u16::try_from(header.length()).unwrap_or(u16::MAX),
         identification,
         upper,
         version: Version::V4,
@@ -120,7 +135,7 @@ fn describe_v4(header: ipv4::Header<'_>, upper: Upper) -> Option<Packet> {
         traffic_class: header.traffic_class(),
         fragment,
         dont_fragment: header.flags_and_offset() & ipv4::DONT_FRAGMENT != 0,
-    })
+    }
 }
 
 /// Which fragment an IPv6 packet is, and its identification.

@@ -111,40 +111,33 @@ impl Classifier {
 
     /// [`Self::first`] for each of `packets`, at most [`BATCH`], into the same place of `found`:
     /// the waits for memory overlap, and what follows a packet of the same flow is not looked up.
+    /// Answers a bit for each packet that does.
     //= T98 (RFC 4301 section 4.4.1)
-    pub fn first_of_each(&self, packets: &[&Packet], found: &mut [Option<u32>]) {
-        let mut v6 = false;
+    pub fn first_of_each(&self, packets: &[&Packet], found: &mut [Option<u32>]) -> u64 {
+        let packets = &packets[..packets.len().min(BATCH)];
+        let leaders = leaders(packets);
         let mut asked: ArrayVec<Asked, BATCH> = ArrayVec::new();
-        for version in [Version::V4, Version::V6] {
-            if version == Version::V6 && !v6 {
-                break;
-            }
+        for (version, family) in [(Version::V4, &self.v4), (Version::V6, &self.v6)] {
             asked.clear();
-            let mut before = None;
-            for (index, packet) in packets.iter().enumerate().take(BATCH) {
-                let same = before.replace(packet).is_some_and(|it| alike(it, packet));
-                if packet.version != version {
-                    v6 = true;
-                } else if !same {
+            for index in bits(leaders) {
+                let packet = packets[index];
+                if packet.version == version {
                     asked.push(Asked::new(index, Sides::of(packet, self.direction)));
                 }
             }
-            let family = match version {
-                Version::V4 => &self.v4,
-                Version::V6 => &self.v6,
-            };
+            if asked.is_empty() {
+                continue;
+            }
             family.search(&mut asked, &self.selectors, packets, self.direction);
-            let ends = asked.iter().skip(1).map(|one| one.index);
-            let ends = ends.chain([packets.len()]);
-            for (one, end) in asked.iter().zip(ends) {
-                // Packets of the other family in between are not of this run.
-                for (place, packet) in found.iter_mut().zip(packets).take(end).skip(one.index) {
-                    if packet.version == version {
-                        *place = self.position(one.best);
-                    }
-                }
+            for one in &asked {
+                found[one.index] = self.position(one.best);
             }
         }
+        let followers = !leaders & low_bits(packets.len());
+        for index in bits(followers) {
+            found[index] = found[index - 1];
+        }
+        followers
     }
 
     fn position(&self, rank: u32) -> Option<u32> {
@@ -155,14 +148,31 @@ impl Classifier {
     }
 }
 
-/// True for packets that every selector takes alike.
-fn alike(one: &Packet, other: &Packet) -> bool {
-    one.source == other.source
-        && one.destination == other.destination
-        && one.upper == other.upper
-        && one.protocol == other.protocol
-        && one.version == other.version
+/// A bit for each packet that is not of the same flow as the one before it.
+fn leaders(packets: &[&Packet]) -> u64 {
+    let mut leaders = u64::from(!packets.is_empty());
+    for (index, pair) in (1..).zip(packets.array_windows()) {
+        let [before, packet] = pair;
+        leaders |= u64::from(!packet.is_of_the_flow_of(before)) << index;
+    }
+    leaders
 }
+
+/// The lowest `count` bits; all of them from 64 on.
+const fn low_bits(count: usize) -> u64 {
+    if count < BATCH { (1 << count) - 1 } else { u64::MAX }
+}
+
+/// The places of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (place < u64::BITS).then_some(place as usize)
+    })
+}
+
+const _: () = assert!(BATCH <= u64::BITS as usize);
 
 /// The rank of no selector.
 const UNFOUND: u32 = u32::MAX;

@@ -50,6 +50,30 @@ impl Decision<'_> {
 /// For each packet of a batch the position of the first policy that takes it.
 pub type Positions = [Option<u32>; BATCH];
 
+/// What was found for a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// By the packets' places in it.
+    pub first: Positions,
+    /// A bit for each packet that is of the flow of the one before it.
+    pub followers: u64,
+}
+
+impl Found {
+    /// Nothing for nobody.
+    pub const NOTHING: Self = Self {
+        first: [None; BATCH],
+        followers: 0,
+    };
+
+    /// True for a packet of the flow of the one before it.
+    #[inline]
+    #[must_use]
+    pub const fn follows(&self, place: usize) -> bool {
+        self.followers >> (place % BATCH) & 1 != 0
+    }
+}
+
 /// The compiled SPD of one direction.
 #[derive(Debug)]
 pub struct Spd {
@@ -126,9 +150,9 @@ impl Spd {
     /// The positions of the first policies that take each of `packets`, at most
     /// [`crate::limits::BATCH`] of them.
     #[must_use]
-    pub fn find(&self, packets: &[&Packet]) -> Positions {
-        let mut found = [None; BATCH];
-        self.first.first_of_each(packets, &mut found);
+    pub fn find(&self, packets: &[&Packet]) -> Found {
+        let mut found = Found::NOTHING;
+        found.followers = self.first.first_of_each(packets, &mut found.first);
         found
     }
 
@@ -223,7 +247,7 @@ impl Spd {
     }
 
     /// Asks memory for the policies at these positions.
-    pub(crate) fn prefetch(&self, positions: &Positions) {
+    pub(crate) fn prefetch(&self, positions: &[Option<u32>]) {
         for position in positions.iter().flatten() {
             self.policy(Some(*position)).map(first_line);
         }

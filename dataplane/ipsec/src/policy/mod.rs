@@ -20,7 +20,7 @@ use crate::packet::Version;
 use crate::sa::association::Direction;
 
 pub use bundle::{Bundle, Bundles};
-pub use decision::{Decision, Positions, Spd};
+pub use decision::{Decision, Found, Positions, Spd};
 pub use fragments::Memory;
 
 /// What a policy does with the packets that it selects.

@@ -152,6 +152,20 @@ impl SaParameters {
             Direction::In => [destination, source],
         }
     }
+
+    /// The second of [`Self::ends`].
+    #[inline]
+    fn peer(&self) -> Place {
+        let udp = self.udp_encapsulation;
+        let (address, port) = match self.direction {
+            Direction::Out => (self.destination, udp.map_or(0, |udp| udp.destination_port)),
+            Direction::In => (self.source, udp.map_or(0, |udp| udp.source_port)),
+        };
+        Place {
+            address: address_bits(address),
+            port,
+        }
+    }
 }
 
 /// Position of an SA in every table and arena; stable while the SA lives.
@@ -386,10 +400,7 @@ impl Sa {
     pub fn peer_place(&self) -> Place {
         match &self.peer {
             Some(peer) => peer.place(),
-            None => {
-                let [_, peer] = self.parameters.ends();
-                peer
-            }
+            None => self.parameters.peer(),
         }
     }
 }

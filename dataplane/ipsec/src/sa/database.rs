@@ -216,6 +216,7 @@ impl Sad {
                 first_line(&buckets[index]);
                 *position = (place.shard, index, place.tag);
             }
+            let positions = &positions[..keys.len()];
             for ((shard, index, tag), found) in positions.iter().zip(found.iter_mut()) {
                 let bucket = &self.shards[*shard][*index];
                 let position = bucket.position(*tag);

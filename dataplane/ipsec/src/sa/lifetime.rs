@@ -49,10 +49,7 @@ impl Lifetime {
     //= T57 T110 (RFC 4301 section 4.4.2.1): by this end's own count, whatever the other end's says
     #[must_use]
     pub const fn stage(&self, usage: Usage) -> Stage {
-        if reached(self.hard_packets, usage.packets)
-            || reached(self.hard_bytes, usage.bytes)
-            || reached(self.hard_seconds, usage.seconds)
-        {
+        if self.is_over(usage) {
             Stage::Dead
         } else if reached(self.soft_packets, usage.packets)
             || reached(self.soft_bytes, usage.bytes)
@@ -66,6 +63,16 @@ impl Lifetime {
 }
 
 impl Lifetime {
+    /// [`Stage::Dead`] or not, asked of every packet.
+    //= T57 (RFC 4301 section 4.4.2.1)
+    #[inline]
+    #[must_use]
+    pub(crate) const fn is_over(&self, usage: Usage) -> bool {
+        reached(self.hard_packets, usage.packets)
+            || reached(self.hard_bytes, usage.bytes)
+            || reached(self.hard_seconds, usage.seconds)
+    }
+
     /// The limits that `usage` has reached: the key's name, its value, and whether it is hard.
     pub fn reached(&self, usage: Usage) -> impl Iterator<Item = (&'static str, u64, bool)> {
         let Usage {

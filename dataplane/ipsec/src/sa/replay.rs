@@ -185,7 +185,10 @@ impl Window {
     pub fn accept(&mut self, number: u64) -> Result<Advance, DropReason> {
         self.recheck(number)?;
         let advance = if number > self.right {
-            self.bitmap.clear(self.right + 1, number);
+            // The next number, which nearly every packet has: its own bit alone, set below.
+            if number - self.right > 1 {
+                self.bitmap.clear(self.right + 1, number);
+            }
             self.right = number;
             Advance::Right
         } else {

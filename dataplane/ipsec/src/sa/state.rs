@@ -161,10 +161,17 @@ impl SaState {
     /// # Errors
     /// [`DropReason::SaExpired`].
     //= T57 (RFC 4301 section 4.4.2.1)
-    pub fn check_lifetime(&self, lifetime: &Lifetime, now: Time) -> Result<(), DropReason> {
-        match self.stage(lifetime, now) {
-            Stage::Dead => Err(DropReason::SaExpired),
-            Stage::Mature | Stage::Dying => Ok(()),
+    #[inline]
+    pub const fn check_lifetime(&self, lifetime: &Lifetime, now: Time) -> Result<(), DropReason> {
+        let usage = Usage {
+            packets: self.packets,
+            bytes: self.bytes,
+            seconds: now.since(self.born) / SECOND,
+        };
+        if lifetime.is_over(usage) {
+            Err(DropReason::SaExpired)
+        } else {
+            Ok(())
         }
     }
 
@@ -185,7 +192,7 @@ impl SaState {
             bytes: self.bytes.saturating_add(ahead.bytes),
             seconds: now.since(self.born) / SECOND,
         };
-        if matches!(lifetime.stage(usage), Stage::Dead) {
+        if lifetime.is_over(usage) {
             return Err(DropReason::SaExpired);
         }
         match &self.numbers {

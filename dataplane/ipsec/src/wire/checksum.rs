@@ -33,14 +33,14 @@ impl Sum {
     #[inline]
     #[must_use]
     pub const fn word(self, word: u16) -> Self {
-        self.add(word.to_be() as u64)
+        self.few(word.to_be() as u64)
     }
 
     /// Adds two 16-bit words, given as one number.
     #[inline]
     #[must_use]
     pub const fn double_word(self, words: u32) -> Self {
-        self.add(words.to_be() as u64)
+        self.few(words.to_be() as u64)
     }
 
     /// Adds an IPv6 address, given as a number.
@@ -49,18 +49,19 @@ impl Sum {
     pub const fn address(self, address: u128) -> Self {
         let high = ((address >> 64) as u64).to_be();
         let low = ((address & 0xffff_ffff_ffff_ffff) as u64).to_be();
-        self.add(fold_64(high)).add(fold_64(low))
+        self.few(fold_64(high)).few(fold_64(low))
     }
 
     /// The sum as 16 bits, not complemented. 0 only if all that was added was 0.
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
-        // At most 2³² after the first fold, 2¹⁷ − 2 after the second, FFFF after the third.
-        let sum = fold_64(self.0);
-        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        u16::from_be((sum & 0xffff) as u16)
+        // Each half is added to the other: the upper one gets the lower one's carry, which is the
+        // end-around carry of RFC 1071 §1.
+        let sum = self.0.wrapping_add(self.0.rotate_left(32)) >> 32;
+        let sum = sum as u32;
+        let sum = sum.wrapping_add(sum.rotate_left(16)) >> 16;
+        u16::from_be(sum as u16)
     }
 
     /// The checksum: the complement of [`fold`](Self::fold).
@@ -77,11 +78,18 @@ impl Sum {
         self.fold() == 0xffff
     }
 
-    /// Keeps the sum at or below 2³³, so that no addend can overflow it: a slice of 2³³ bytes would
-    /// make one of 2⁶³.
+    /// Brings the sum down to 2³³ and less, so that no slice can overflow it: one of 2³³ bytes
+    /// would add 2⁶³.
     #[inline]
     const fn add(self, addend: u64) -> Self {
         Self(fold_64(self.0.wrapping_add(addend)))
+    }
+
+    /// Adds what is below 2³³. Half a milliard of those fit beside the largest slice; the fields of
+    /// a header are a dozen.
+    #[inline]
+    const fn few(self, addend: u64) -> Self {
+        Self(self.0.wrapping_add(addend))
     }
 }
 

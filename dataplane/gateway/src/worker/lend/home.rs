@@ -48,14 +48,14 @@ impl<P: Port, H: Host> Worker<P, H> {
     pub(in crate::worker) fn begin_batch(
         &mut self,
         (arrival, from): (Arrival, Option<usize>),
-        in_frames: bool,
+        in_frames: impl FnOnce() -> bool,
         snapshot: &Snapshot,
         now: Time,
     ) {
         if !self.lends(now) {
             return;
         }
-        if !in_frames {
+        if !in_frames() {
             return self.bring_home(snapshot, now);
         }
         while !self.lender.has_room() {

@@ -54,7 +54,7 @@ fn spd(entries: &[(Action, Selector)]) -> Spd {
 }
 
 fn decide<'a>(spd: &'a Spd, memory: &mut Memory, packet: &Packet) -> Decision<'a> {
-    let first = spd.find(&[packet])[0];
+    let first = spd.find(&[packet]).first[0];
     spd.decide(packet, first, Passage::Outbound, memory, Time(1))
 }
 
@@ -154,14 +154,14 @@ fn what_came_in_the_clear_says_nothing_of_what_came_through_an_sa() {
     let later = udp(Fragment::Later, 0);
     let _ = spd.decide(
         &first,
-        spd.find(&[&first])[0],
+        spd.find(&[&first]).first[0],
         Passage::Clear,
         &mut memory,
         Time(1),
     );
     let opened = spd.decide(
         &later,
-        spd.find(&[&later])[0],
+        spd.find(&[&later]).first[0],
         Passage::Opened,
         &mut memory,
         Time(1),
