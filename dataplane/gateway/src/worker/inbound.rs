@@ -13,8 +13,8 @@ use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
 use crate::counters::{Cell, PortCell};
-use crate::port::{Buffer, Port};
 use crate::port::settings::Side;
+use crate::port::{Buffer, Port};
 use crate::route::PortIndex;
 use crate::snapshot::Snapshot;
 use crate::worker::clamp::clamp;
@@ -284,13 +284,9 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.predicted = Some(exit.port());
         }
         let buffer = match (next, buffer) {
-            // Where nothing is left to ask, the packet lies in its frame.
+            // It lies in its frame already, and nothing is left to ask.
             (Some(exit), Room::Frame(mut frame))
-                if exit.port() == place
-                    && !exit.link.is_open()
-                    && inner.hop_limit > 1
-                    && !source.arrival.is_local()
-                    && inner.length <= exit.mtu() =>
+                if exit.port() == place && goes_at_once(inner, exit, source.arrival) =>
             {
                 let length = usize::from(inner.length);
                 let ip = &mut frame.room()[ETHERNET..ETHERNET + length];
@@ -370,4 +366,10 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.tally.port(port.index(), PortCell::ToHostPackets, 1);
         }
     }
+}
+
+/// An opened packet in transit about which nobody is to be told anything.
+#[inline]
+const fn goes_at_once(inner: &Packet, exit: Exit, arrival: Arrival) -> bool {
+    !exit.link.is_open() && inner.hop_limit > 1 && inner.length <= exit.mtu() && !arrival.is_local()
 }

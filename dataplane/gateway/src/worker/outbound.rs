@@ -9,8 +9,8 @@ use ipsec::limits::{BATCH, OVERHEAD, PACKET};
 use ipsec::outbound::{self, Item, Verdict};
 use ipsec::packet::{self, Packet, Version};
 use ipsec::policy::PolicyIndex;
-use ipsec::sa::SaSlot;
 use ipsec::sa::association::Direction;
+use ipsec::sa::{Sa, SaSlot};
 use ipsec::time::Time;
 use ipsec::verdict::DropReason;
 
@@ -124,15 +124,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 ways.push(None);
                 continue;
             };
-            let mut way = match last {
-                // A burst of one SA asks once.
-                Some((slot, exit)) if slot == sa.slot => Some(exit),
-                _ => {
-                    let way = self.outer_way(snapshot, sa, &item.packet);
-                    last = way.filter(|_| self.goes_one_way(sa)).map(|exit| (sa.slot, exit));
-                    way
-                }
-            };
+            let mut way = self.way_behind(&mut last, snapshot, sa, &item.packet);
             item.mtu = way.map_or(u16::MAX, Exit::mtu);
             outbound::fit(std::slice::from_mut(item));
             if item.verdict == Verdict::Protect {
@@ -172,6 +164,27 @@ impl<P: Port, H: Host> Worker<P, H> {
                 split: item.fragment_outer,
                 way,
             });
+        }
+    }
+
+    /// The way of the sealed packet; `last` is the way of those of an SA that came before, where
+    /// all of them go one way, so that a burst of one SA asks once.
+    #[inline(always)]
+    fn way_behind(
+        &mut self,
+        last: &mut Option<(SaSlot, Exit)>,
+        snapshot: &Snapshot,
+        sa: &Sa,
+        packet: &Packet,
+    ) -> Option<Exit> {
+        match *last {
+            Some((slot, exit)) if slot == sa.slot => Some(exit),
+            _ => {
+                let way = self.outer_way(snapshot, sa, packet);
+                let kept = way.filter(|_| self.goes_one_way(sa));
+                *last = kept.map(|exit| (sa.slot, exit));
+                way
+            }
         }
     }
 

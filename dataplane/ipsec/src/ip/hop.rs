@@ -20,8 +20,7 @@ pub fn decrement(ip: &mut [u8]) -> Result<(), DropReason> {
 
 #[inline]
 fn decrement_v4(ip: &mut [u8]) -> Result<(), DropReason> {
-    let Some([_, _, _, _, _, _, _, _, hop_limit, _, high, low]) = ip.first_chunk_mut::<12>()
-    else {
+    let Some([_, _, _, _, _, _, _, _, hop_limit, _, high, low]) = ip.first_chunk_mut::<12>() else {
         return Err(DropReason::Malformed);
     };
     if *hop_limit <= 1 {

@@ -64,6 +64,7 @@ fn around(
 }
 
 /// All in front of the ESP or AH header.
+//= T58 (RFC 4301 section 5.1.2.1)
 #[inline(always)]
 fn headers(item: &Item<'_>, sa: &Sa, seed: u64, out: &mut [u8]) -> Result<(), DropReason> {
     let parameters = &sa.parameters;
@@ -100,16 +101,13 @@ fn headers(item: &Item<'_>, sa: &Sa, seed: u64, out: &mut [u8]) -> Result<(), Dr
 
 /// The outer header of IPv6 and of a peer that is followed, or the packet's own.
 #[inline(never)]
-fn other_headers(
-    item: &Item<'_>,
-    sa: &Sa,
-    seed: u64,
-    out: &mut [u8],
-) -> Result<(), DropReason> {
+fn other_headers(item: &Item<'_>, sa: &Sa, seed: u64, out: &mut [u8]) -> Result<(), DropReason> {
     let shape = item.shape(sa);
     let total = out.len();
     let written = match sa.parameters.mode {
-        Mode::Tunnel => outer(sa, item, seed).write(total - shape.ip, out).map(|_| ()),
+        Mode::Tunnel => outer(sa, item, seed)
+            .write(total - shape.ip, out)
+            .map(|_| ()),
         Mode::Transport => {
             let stay = item.source.get(..shape.front).unwrap_or(&[]);
             put(out, 0, stay);
@@ -310,7 +308,10 @@ const fn low_half(sequence: u64) -> u32 {
 /// The length is known where it is called, so that it becomes a store.
 #[inline(always)]
 fn put(out: &mut [u8], offset: usize, bytes: &[u8]) {
-    if let Some(field) = out.get_mut(offset..).and_then(|it| it.get_mut(..bytes.len())) {
+    if let Some(field) = out
+        .get_mut(offset..)
+        .and_then(|it| it.get_mut(..bytes.len()))
+    {
         field.copy_from_slice(bytes);
     }
 }

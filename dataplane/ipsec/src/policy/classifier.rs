@@ -160,7 +160,11 @@ fn leaders(packets: &[&Packet]) -> u64 {
 
 /// The lowest `count` bits; all of them from 64 on.
 const fn low_bits(count: usize) -> u64 {
-    if count < BATCH { (1 << count) - 1 } else { u64::MAX }
+    if count < BATCH {
+        (1 << count) - 1
+    } else {
+        u64::MAX
+    }
 }
 
 /// The places of the bits that are set.

@@ -14,6 +14,8 @@ mod moving;
 mod peers;
 mod round_trip;
 
+mod flows;
+
 mod arrivals;
 
 mod verification;
