@@ -70,7 +70,7 @@ fn kinds() -> impl Strategy<Value = Vec<Kind>> {
         0..PORTS.len(),
         hop_limit,
         fragment,
-        rare.clone(),
+        rare,
         rare,
     );
     let kind = kind.prop_map(
