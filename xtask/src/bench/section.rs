@@ -97,7 +97,7 @@ impl Section {
             Self::Peers => {
                 "hostA - gwA - gwB - hostB in namespaces, iperf3 between the hosts, everybody in \
                  turns on the same wires with packets of the same size; medians over the turns. \
-                 Who is not installed is named."
+                 Who is not installed, or fails, is named."
             }
             Self::Rekey => {
                 "A worker on memory ports has more to do than it can, on all SAs but one; \
