@@ -103,7 +103,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.install_peers {
         peers::install()?;
     }
-    let programs = Programs::build(&options.profile)?;
+    let benches: Vec<&str> = sections.iter().filter_map(|it| it.bench()).collect();
+    let programs = Programs::build(&options.profile, &benches)?;
     let machine = machine::describe();
     let mut document = Document::load().unwrap_or_else(|_| Document::new(json!({})));
     document.machine = machine;

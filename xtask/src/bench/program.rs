@@ -20,18 +20,19 @@ use crate::demo::Binaries;
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     folder: PathBuf,
-    profile: String,
+    /// Names of criterion's benches and their programs.
+    benches: Vec<(&'static str, PathBuf)>,
 }
 
 impl Programs {
-    /// Builds gateway and measuring programs.
-    pub(crate) fn build(profile: &str) -> Result<Self> {
+    /// Builds gateway, measuring programs and those of criterion's benches that are named.
+    pub(crate) fn build(profile: &str, benches: &[&'static str]) -> Result<Self> {
         eprintln!("bench: building, profile {profile} (the first time takes minutes)");
+        // First, since cargo builds the package's programs beside them and puts them where the
+        // others belong: without `panic = "abort"`.
+        let benches = build_benches(profile, benches)?;
         let folder = binary::build(profile, &["xipsec", "xipsec-bench"])?;
-        Ok(Self {
-            folder,
-            profile: profile.to_owned(),
-        })
+        Ok(Self { folder, benches })
     }
 
     /// The demo's part of them.
@@ -47,24 +48,15 @@ impl Programs {
         progress.step(1, 1, "criterion (no steps are told)");
         let results = document::folder().join(format!("{name}.json"));
         fs::create_dir_all(document::folder())?;
-        // Its own profile is the release one; another is for whoever tries this out.
-        let profile = if self.profile == "release" {
-            "bench"
-        } else {
-            &self.profile
-        };
-        let arguments = [
-            "bench",
-            "--quiet",
-            "--package",
-            "xipsec-bench",
-            "--bench",
-            name,
-        ];
-        let mut command = cargo::command(&arguments);
-        command.args(["--profile", profile]);
+        let mut built = self.benches.iter();
+        let (_, path) = built
+            .find(|(built, _)| *built == name)
+            .with_context(|| format!("the bench {name} is not built"))?;
+        let mut command = Command::new(path);
+        command.current_dir(binary::workspace().join("bench"));
+        command.arg("--bench");
         if !filter.is_empty() {
-            command.args(["--", filter]);
+            command.arg(filter);
         }
         command.env("XIPSEC_BENCH_RESULTS", &results);
         shell::run(&mut command)?;
@@ -76,6 +68,43 @@ impl Programs {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// Builds criterion's benches and asks cargo where their programs are.
+fn build_benches(profile: &str, benches: &[&'static str]) -> Result<Vec<(&'static str, PathBuf)>> {
+    if benches.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Its own profile is the release one; another is for whoever tries this out.
+    let profile = if profile == "release" {
+        "bench"
+    } else {
+        profile
+    };
+    let mut command = cargo::command(&["bench", "--quiet", "--no-run"]);
+    command.args(["--package", "xipsec-bench", "--profile", profile]);
+    command.arg("--message-format=json-render-diagnostics");
+    for name in benches {
+        command.args(["--bench", name]);
+    }
+    let said = shell::run(&mut command)?;
+    let path = |name| executable(&said, name).with_context(|| format!("no program of {name}"));
+    benches
+        .iter()
+        .map(|name| Ok((*name, path(name)?)))
+        .collect()
+}
+
+/// Where cargo's messages say that a bench's program is.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let mut of_bench = messages.filter(|message: &Value| {
+        let target = &message["target"];
+        target["name"] == name && target["kind"][0] == "bench"
+    });
+    of_bench.find_map(|message| Some(message["executable"].as_str()?.into()))
 }
 
 /// Steps done and to do: a bar on a terminal, a line a step elsewhere.
@@ -165,6 +194,18 @@ mod tests {
         assert_eq!(step("step 3/9 by size"), Some((3, 9, "by size")));
         assert_eq!(step("thread 'main' panicked"), None);
         assert_eq!(step("step x/9 by size"), None);
+    }
+
+    #[test]
+    fn a_benchs_program_is_told_from_others_of_its_name() {
+        let messages = r#"{"reason":"build-script-executed"}
+{"target":{"name":"crypto","kind":["lib"]},"executable":null}
+{"target":{"name":"crypto","kind":["bin"]},"executable":"/wrong"}
+not JSON
+{"target":{"name":"crypto","kind":["bench"]},"executable":"/right"}
+"#;
+        assert_eq!(executable(messages, "crypto"), Some("/right".into()));
+        assert_eq!(executable(messages, "stages"), None);
     }
 
     #[test]

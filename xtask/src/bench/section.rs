@@ -112,6 +112,14 @@ impl Section {
         }
     }
 
+    /// The bench of criterion's that measures it, if one does.
+    pub(crate) const fn bench(self) -> Option<&'static str> {
+        match self {
+            Self::Crypto | Self::Stages => Some(self.name()),
+            _ => None,
+        }
+    }
+
     /// Takes namespaces, raw sockets or the kernel's BPF.
     pub(crate) const fn needs_root(self) -> bool {
         matches!(self, Self::Steering | Self::Wire | Self::Peers)
