@@ -124,6 +124,8 @@ impl<P: Port, H: Host> Worker<P, H> {
     /// One round over all lanes and queues. Answers the number of packets served.
     pub fn round(&mut self, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
         self.lender.begin_round();
+        // What waited for a neighbour goes before what finds it known in this round.
+        self.settle(snapshot, now);
         let mut work = self.take_back() + self.reap(snapshot, now);
         if self.lender.is_home() {
             // What waited for a reservation goes before what arrives now.

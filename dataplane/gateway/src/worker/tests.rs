@@ -336,6 +336,20 @@ fn of_one_burst_sixteen_packets_wait_for_a_next_hop() {
 }
 
 #[test]
+fn what_waited_for_a_neighbour_leaves_before_what_arrives_when_it_is_known() {
+    let tunnel = sa("out", 0x1001, "out", 1) + &policy("out", NETS, &protect("out"));
+    let mut world = World::new(&(PORTS.to_owned() + &tunnel), 1);
+    let two = [udp(NEAR, FAR, 9), udp(NEAR, FAR, 9)];
+    world.offer(0, LAN, &two, Time(0));
+    let (known, _) = generation(&(PORTS.to_owned() + PEER));
+    world.snapshot.neighbors = known.neighbors;
+    world.offer(0, LAN, &two, Time(MILLISECOND));
+    let sent = world.sent(0, WAN);
+    let numbers: Vec<u8> = sent.iter().map(|packet| packet[27]).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_held_packet_is_not_opened_again_before_more_is_reserved() {
     let with = |key| {
         let tunnel = sa("in", 0x2001, "in", key) + &policy("in", NETS, &protect("in"));
