@@ -31,6 +31,7 @@ use crate::worker::{Lane, Worker, WorkerSettings};
 
 mod alternatives;
 mod bundles;
+mod errors;
 mod fragments;
 mod keepalives;
 mod own_fragments;

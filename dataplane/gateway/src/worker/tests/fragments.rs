@@ -111,3 +111,14 @@ fn fragments_that_wait_end_with_the_worker() {
     assert_eq!((tally.dropped(), tally.of(Cell::Held)), (2, 0));
     assert!(world.workers[0].take_lost().is_empty(), "nobody asked");
 }
+
+#[test]
+fn fragments_from_the_protected_side_wait_for_nothing() {
+    let mut world = World::new(&tunnel(), 1);
+    let packet = sealed(0x2001, 7, &[udp(FAR, NEAR, 9)]).remove(0);
+    world.offer(0, LAN, &[piece(&packet, 0, 40)], Time(0));
+    assert_eq!(world.tally().of(Cell::Held), 0);
+    // From the other side the same one does.
+    world.offer(0, WAN, &[piece(&packet, 0, 40)], Time(1));
+    assert_eq!(world.tally().of(Cell::Held), 1);
+}
