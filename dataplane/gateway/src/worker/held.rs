@@ -75,6 +75,11 @@ impl Shelf {
         self.waiting.push_back(held);
     }
 
+    /// True when packets of that SA wait.
+    pub(super) fn keeps_any_of(&self, slot: SaSlot) -> bool {
+        self.waiting.iter().any(|held| held.slot == slot)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -94,7 +94,10 @@ impl<P: Port, H: Host> Worker<P, H> {
         if self.shelf.keep(frame, packet, arrival, sas, now) {
             self.tally.hold(1);
         } else {
-            self.states.of(sas.1).map(SaState::offer_again);
+            // Unless others of its SA wait: what comes behind must not overtake those.
+            if !self.shelf.keeps_any_of(sas.1) {
+                self.states.of(sas.1).map(SaState::offer_again);
+            }
             self.tally.drop(DropReason::NoReservation);
         }
     }
