@@ -296,9 +296,7 @@ fn a_mixed_burst_is_what_the_library_makes_of_its_packets_alone() {
     }
 }
 
-/// Minutes if optimised: CONTRIBUTING.md has the command.
 #[test]
-#[ignore = "minutes"]
 fn every_length_at_every_alignment_equals_the_library() {
     let (kernels, library) = kernels();
     let text = bytes(9216, 15);
