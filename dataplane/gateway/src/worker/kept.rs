@@ -180,7 +180,7 @@ impl<P: Port, H: Host> Worker<P, H> {
                 parcels.push(parcel);
             }
             served += parcels.len();
-            self.lender.saw_burst(parcels.is_full());
+            self.lender.saw_burst(parcels.len(), parcels.is_full());
             self.come_to(parcels.iter().map(|parcel| parcel.cut).max().unwrap_or(0));
             // Runs of one side go through together.
             while let Some(first) = parcels.first() {

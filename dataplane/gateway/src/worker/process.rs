@@ -284,7 +284,7 @@ impl<P: Port, H: Host> Worker<P, H> {
         let mut burst = ArrayVec::new();
         self.lanes[lane].port.receive(&mut burst, limit);
         let count = burst.len();
-        self.lender.saw_burst(count >= limit);
+        self.lender.saw_burst(count, count >= limit);
         self.count_losses(lane);
         if count > 0 {
             self.take(lane, &mut burst, snapshot, now);

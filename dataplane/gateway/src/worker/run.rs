@@ -123,7 +123,7 @@ pub fn run<P: Port, H: Host>(mut worker: Worker<P, H>, shared: &Arc<Shared>) -> 
 impl<P: Port, H: Host> Worker<P, H> {
     /// One round over all lanes and queues. Answers the number of packets served.
     pub fn round(&mut self, limit: usize, snapshot: &Snapshot, now: Time) -> usize {
-        self.lender.begin_round();
+        self.lender.begin_round(now);
         // What waited for a neighbour goes before what finds it known in this round.
         self.settle(snapshot, now);
         let mut work = self.take_back() + self.reap(snapshot, now);

@@ -40,6 +40,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             && lender.full_rounds >= BACKLOG
             && now >= lender.paused_until
             && !lender.stopped
+            && lender.worth.lends()
             && self.desk.lending().free(self.desk.own()).next().is_some()
     }
 
@@ -172,6 +173,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             return true;
         }
         now >= self.lender.paused_until
+            && self.lender.worth.lends()
             && self.lender.has_room()
             && self.unclaimed() < self.lender.ahead
             && !self.must_settle()
@@ -223,6 +225,7 @@ impl<P: Port, H: Host> Worker<P, H> {
             self.lender.head = self.lender.head.wrapping_add(1);
             self.lender.waits_since = None;
             ended += batch.pairs.len();
+            self.lender.ended += batch.pairs.len();
             let done = if batch.helped {
                 Cell::Lent
             } else {

@@ -18,6 +18,8 @@ mod idle;
 
 mod ring;
 
+mod worth;
+
 /// What `ring` is built on; its model has others.
 mod sync {
     pub(super) use std::sync::Mutex;
@@ -36,6 +38,7 @@ use crate::worker::frame::Arrival;
 
 use batch::Batch;
 use ring::Ring;
+use worth::{Round, Worth};
 
 /// Batches of one home that may be out at once. 16: seven helpers with one at work and one at hand
 /// each, and two of the home's own; a thousand packets in all, a quarter of what a queue has of
@@ -114,6 +117,22 @@ pub(super) struct Lender<R, T> {
     full_rounds: u32,
     /// This round brought one.
     full: bool,
+    /// Whether lending pays.
+    worth: Worth,
+    /// When this round began.
+    began: Time,
+    /// No batch was out then.
+    began_at_home: bool,
+    /// As many had come home by then as may be out at once, since there was one.
+    began_steady: bool,
+    /// The position from which on there has always been one.
+    first: usize,
+    /// A burst was asked for in this round.
+    asked: bool,
+    /// Packets of this round that were taken in.
+    taken: usize,
+    /// Packets of this round that came home.
+    ended: usize,
     /// Nothing is lent before.
     paused_until: Time,
     /// Since when the home has had nothing to do but wait for a helper.
@@ -146,6 +165,14 @@ impl<R: Frame, T: Buffer> Lender<R, T> {
             waiting: VecDeque::new(),
             full_rounds: 0,
             full: false,
+            worth: Worth::new(),
+            began: Time(0),
+            began_at_home: true,
+            began_steady: false,
+            first: 0,
+            asked: false,
+            taken: 0,
+            ended: 0,
             paused_until: Time(0),
             waits_since: None,
             usual: 0,
@@ -167,15 +194,37 @@ impl<R: Frame, T: Buffer> Lender<R, T> {
     }
 
     /// A round begins.
-    pub(super) const fn begin_round(&mut self) {
+    pub(super) fn begin_round(&mut self, now: Time) {
+        self.worth.ended(now.since(self.began), self.last_round());
+        self.began = now;
+        self.began_at_home = self.is_home();
+        if self.began_at_home {
+            self.first = self.tail;
+        }
+        self.began_steady = self.head.wrapping_sub(self.first) >= self.places;
         self.full_rounds = if self.full { self.full_rounds + 1 } else { 0 };
         self.full = false;
-        self.handed_over = 0;
+        self.asked = false;
+        (self.handed_over, self.taken, self.ended) = (0, 0, 0);
     }
 
-    /// A burst was taken; `full`: as much as was asked for.
-    pub(super) const fn saw_burst(&mut self, full: bool) {
+    /// What the round that has just ended says about whether lending pays.
+    fn last_round(&self) -> Round {
+        match (self.began_at_home, self.is_home()) {
+            (true, true) if self.full => Round::Alone(self.taken as u64),
+            // It asks for nothing while too much is out.
+            (false, false) if self.began_steady && (self.full || !self.asked) => {
+                Round::Lent(self.ended as u64)
+            }
+            _ => Round::Other,
+        }
+    }
+
+    /// A burst of `count` packets was taken; `full`: as much as was asked for.
+    pub(super) const fn saw_burst(&mut self, count: usize, full: bool) {
         self.full |= full;
+        self.asked = true;
+        self.taken += count;
     }
 
     /// Nothing is lent for a while, and what is out comes home first.

@@ -290,3 +290,34 @@ fn a_parcel_that_is_lent_goes_back_to_its_own_worker() {
     assert_eq!(numbers(&world.sent(0, WAN)), up_to(4 * BURST + 1));
     assert!(world.ledgers_are_home());
 }
+
+/// A home with more than it can do and a helper, on a clock by which a round takes so many
+/// nanoseconds alone and while batches are out. Answers the part of the batches that was lent.
+fn part_lent(alone: u64, lending: u64) -> f64 {
+    const ROUNDS: usize = 2000;
+    let mut world = world();
+    let (mut now, mut offered) = (Time(1), 0);
+    for _ in 0..ROUNDS {
+        let is_home = world.workers[0].lender.is_home();
+        now = now.plus(if is_home { alone } else { lending });
+        let waiting = offered - world.tally().of(Cell::Rx);
+        let more = if waiting < 4 * BURST as u64 {
+            2 * BURST
+        } else {
+            0
+        };
+        offered += more as u64;
+        world.offer(0, LAN, &plain(more), now);
+        world.workers[1].help(0, BURST);
+        world.sent(0, WAN);
+    }
+    let lent: u64 = world.lent().iter().sum();
+    lent as f64 / ROUNDS as f64
+}
+
+#[test]
+fn what_is_slower_for_lending_is_not_lent() {
+    let (dearer, cheaper) = (part_lent(62_500, 80_000), part_lent(80_000, 40_000));
+    assert!(dearer < 0.05, "but for a trial: {dearer}");
+    assert!(cheaper > 0.9, "{cheaper}");
+}
